@@ -1,0 +1,254 @@
+"""Every table of the lake, declared once: its columns, their types, units and meaning.
+
+`docs/data-contract.md` is generated from here, the lake writes no column that is not here, and readers get these
+Arrow schemas whatever the Parquet files hold. A column that is not listed cannot leave the ETL: this is the
+allow-list that keeps identifiers and free text out.
+
+Changing a table means raising its version and writing a migration in `store/migrations.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import pyarrow as pa
+
+# Raised when a reader of an older release could misread the lake.
+LAKE_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: what it holds, in which unit, and whether it may be null."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    unit: str = ""
+    nullable: bool = False
+
+    def field(self) -> pa.Field:
+        """The Arrow field, unit and meaning in its metadata."""
+        metadata = {"meaning": self.meaning} | ({"unit": self.unit} if self.unit else {})
+        return pa.field(self.name, self.type, nullable=self.nullable, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table of the lake."""
+
+    name: str
+    version: int
+    meaning: str
+    key: tuple[str, ...]
+    """Columns that together name a row; no two live rows share them."""
+    columns: tuple[Column, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema, with the table's name and version in its metadata."""
+        metadata = {"table": self.name, "version": str(self.version)}
+        return pa.schema([column.field() for column in self.columns], metadata=metadata)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names in order."""
+        return tuple(column.name for column in self.columns)
+
+
+_TEXT = pa.string()
+_COUNT = pa.int32()
+_REAL = pa.float64()
+_FLAG = pa.bool_()
+_FLAGS = pa.list_(pa.string())
+
+# The 18 columns of DL_info.csv, in the published order and spelling.
+RELEASE_COLUMNS: tuple[str, ...] = (
+    "File_name",
+    "Patient_index",
+    "Study_index",
+    "Series_ID",
+    "Key_slice_index",
+    "Measurement_coordinates",
+    "Bounding_boxes",
+    "Lesion_diameters_Pixel_",
+    "Normalized_lesion_location",
+    "Coarse_lesion_type",
+    "Possibly_noisy",
+    "Slice_range",
+    "Spacing_mm_px_",
+    "Image_size",
+    "DICOM_windows",
+    "Patient_gender",
+    "Patient_age",
+    "Train_Val_Test",
+)
+
+
+def _text(name: str, meaning: str, *, nullable: bool = False) -> Column:
+    return Column(name, _TEXT, meaning, nullable=nullable)
+
+
+def _real(name: str, unit: str, meaning: str, *, nullable: bool = True) -> Column:
+    return Column(name, _REAL, meaning, unit, nullable)
+
+
+def _count(name: str, meaning: str, *, unit: str = "", nullable: bool = False) -> Column:
+    return Column(name, _COUNT, meaning, unit, nullable)
+
+
+_SERIES_ID = _text("series_id", "the series, with its source's namespace in front")
+_PATIENT_ID = _text("patient_id", "the patient's pseudonym, with its source's namespace in front")
+_STUDY_ID = _text("study_id", "the study (one visit to the scanner)")
+_INGEST_ID = _text("ingest_id", "the run that wrote the row")
+_ROW_FLAGS = Column("flags", _FLAGS, "what is odd about this row, as codes of `etl/quality.py`; empty = nothing")
+
+SERIES = Table(
+    "series",
+    1,
+    "one CT series: who, when, how large, how regular",
+    ("series_id",),
+    (
+        _SERIES_ID,
+        _PATIENT_ID,
+        _STUDY_ID,
+        _count("study_index", "order of the study among the patient's, 1-based; null when unknown", nullable=True),
+        _count("study_day", "days since the patient's first study; null when unknown", unit="day", nullable=True),
+        _text("source", "kind of source: deeplesion, pacs"),
+        _text("sex", "F or M; null when unknown", nullable=True),
+        _real("age_years", "year", "age at the study; null when unknown"),
+        _count("rows", "height of its images; null without images", unit="px", nullable=True),
+        _count("columns", "width of its images; null without images", unit="px", nullable=True),
+        _real("spacing_x_mm", "mm", "distance between pixel centres along a row"),
+        _real("spacing_y_mm", "mm", "distance between pixel centres along a column"),
+        _real("spacing_z_mm", "mm", "distance between slices; the smallest one where the series has several"),
+        _count("slice_count", "slices of this series in the lake"),
+        Column("regular_spacing", _FLAG, "one slice interval and no slice missing between the first and the last"),
+        Column("axial", _FLAG, "slices lie across the body; null when unknown", nullable=True),
+        _real("tilt_deg", "degree", "gantry tilt; null when unknown"),
+        Column("single_position", _FLAG, "all slices lie at one place; null when unknown", nullable=True),
+        _real("window_low_hu", "HU", "lower end of the display window the reader used"),
+        _real("window_high_hu", "HU", "upper end of the display window the reader used"),
+        _ROW_FLAGS,
+        _text("fingerprint", "digest of the input the row was made from"),
+        _INGEST_ID,
+    ),
+)
+
+SLICES = Table(
+    "slices",
+    1,
+    "one axial CT image; pixels are int16 HU, losslessly encoded by `lesionary/pixels.py`",
+    ("series_id", "slice_index"),
+    (
+        _SERIES_ID,
+        _count("slice_index", "number of the slice in its source, 1-based; gaps are gaps of the source"),
+        _real("z_mm", "mm", "slice_index times the interval of its sub-volume; null when the interval is unknown"),
+        _count("rows", "height", unit="px"),
+        _count("columns", "width", unit="px"),
+        Column("pixels", pa.binary(), "int16 HU, row after row, encoded", "HU"),
+        _text("pixel_digest", "digest of the decoded pixels, their shape included"),
+        _ROW_FLAGS,
+        _INGEST_ID,
+    ),
+)
+
+_AXIS_ENDS = (
+    ("long_x1", "long axis, first end, x"),
+    ("long_y1", "long axis, first end, y"),
+    ("long_x2", "long axis, second end, x"),
+    ("long_y2", "long axis, second end, y"),
+    ("short_x1", "short axis, first end, x"),
+    ("short_y1", "short axis, first end, y"),
+    ("short_x2", "short axis, second end, x"),
+    ("short_y2", "short axis, second end, y"),
+)
+COORDINATE_COLUMNS: tuple[str, ...] = tuple(f"{name}_px" for name, _ in _AXIS_ENDS)
+
+LESIONS = Table(
+    "lesions",
+    1,
+    "one measurement of one lesion on one slice: two crossing diameters",
+    ("lesion_id",),
+    (
+        _text("lesion_id", "stable name; DeepLesion rows are dl-<row number>"),
+        _count("row_number", "row of the annotation table, 1-based, header not counted", nullable=True),
+        _SERIES_ID,
+        _PATIENT_ID,
+        _STUDY_ID,
+        _count("slice_index", "key slice: the one measured on"),
+        *(_real(f"{name}_px", "px", meaning, nullable=False) for name, meaning in _AXIS_ENDS),
+        _text("coord_convention", "one_based: the first pixel's centre is (1, 1); zero_based: (0, 0)"),
+        Column("box_xyxy_px", pa.list_(_REAL, 4), "tight box x_min, y_min, x_max, y_max; padding is a setting", "px"),
+        _real("long_px", "px", "long diameter, recomputed from the points", nullable=False),
+        _real("short_px", "px", "short diameter, recomputed from the points", nullable=False),
+        _real("long_mm", "mm", "long diameter, recomputed; null without a pixel spacing"),
+        _real("short_mm", "mm", "short diameter, recomputed; null without a pixel spacing"),
+        _real("stated_long", "stated_unit", "long diameter as written in the source"),
+        _real("stated_short", "stated_unit", "short diameter as written in the source"),
+        _text("stated_unit", "unit of the stated diameters: px or mm", nullable=True),
+        _real("stated_ratio", "", "stated over recomputed long diameter, in the stated unit; 1 = they agree"),
+        _real("axes_angle_deg", "degree", "angle between the two diameters, 0 to 90"),
+        _real("release_x", "", "normalised location in the body, right to left, as the release gives it"),
+        _real("release_y", "", "normalised location in the body, front to back, as the release gives it"),
+        _real("release_z", "", "normalised location in the body, head to foot, as the release gives it"),
+        _text("lesion_type", "one of the eight types of `lesionary/anatomy.py`; null when nobody assigned one", nullable=True),
+        Column("possibly_noisy", _FLAG, "the source itself doubts the row"),
+        _text("split", "train, val or test, by patient; null when the source gives none", nullable=True),
+        _count("range_first_slice", "first slice of the sub-volume published around the key slice", nullable=True),
+        _count("range_last_slice", "last slice of the sub-volume published around the key slice", nullable=True),
+        _real("window_low_hu", "HU", "lower end of the display window the reader used"),
+        _real("window_high_hu", "HU", "upper end of the display window the reader used"),
+        _text("source_format", "where the mark came from: dl_info, sr, gsps, aim, table"),
+        _real("confidence", "", "how sure the reading of the mark is, 0 to 1", nullable=False),
+        _ROW_FLAGS,
+        Column(
+            "raw",
+            pa.struct([pa.field(name, _TEXT) for name in RELEASE_COLUMNS]),
+            "the annotation row as published, text that is not of the published alphabet left out",
+            nullable=True,
+        ),
+        _INGEST_ID,
+    ),
+)
+
+QUARANTINE = Table(
+    "quarantine",
+    1,
+    "one input that was not taken in, and why",
+    ("unit_id", "member", "reason"),
+    (
+        _text("unit_id", "unit of the source it belongs to"),
+        _text("kind", "row (of an annotation table) or image"),
+        _text("member", "which one: row number, or name inside the source where that is known to hold no identifier"),
+        _text("reason", "code of `etl/quality.py`"),
+        _text("detail", "expected and found, never text from the input"),
+        _INGEST_ID,
+    ),
+)
+
+UNITS = Table(
+    "units",
+    1,
+    "one unit of work that is in the lake as a whole; written last, so a unit listed here is complete",
+    ("unit_id",),
+    (
+        _text("unit_id", "the series, or the annotation table for rows that belong to no series"),
+        _text("source", "kind of source"),
+        _text("fingerprint", "digest of names, sizes, checksums, annotation rows and the reading code's version"),
+        _count("rows_found", "annotation rows of the unit"),
+        _count("rows_accepted", "of these, taken in without a remark"),
+        _count("rows_flagged", "of these, taken in with flags"),
+        _count("rows_quarantined", "of these, not taken in"),
+        _count("images_found", "image files of the unit"),
+        _count("images_accepted", "of these, taken in without a remark"),
+        _count("images_flagged", "of these, taken in with flags"),
+        _count("images_quarantined", "of these, not taken in"),
+        _INGEST_ID,
+    ),
+)
+
+# In commit order: whoever sees a row of a later table finds its rows in the earlier ones.
+TABLES: Mapping[str, Table] = MappingProxyType(
+    {table.name: table for table in (SLICES, SERIES, LESIONS, QUARANTINE, UNITS)}
+)

@@ -1,0 +1,1 @@
+"""Training loops in plain torch. May import: lesionary, torch. Never etl, store or cli."""
