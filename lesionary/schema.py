@@ -219,7 +219,7 @@ QUARANTINE = Table(
     ("unit_id", "member", "reason"),
     (
         _text("unit_id", "unit of the source it belongs to"),
-        _text("kind", "row (of an annotation table) or image"),
+        _text("kind", "row (of an annotation table) or file"),
         _text("member", "which one: row number, or name inside the source where that is known to hold no identifier"),
         _text("reason", "code of `etl/quality.py`"),
         _text("detail", "expected and found, never text from the input"),
@@ -240,10 +240,10 @@ UNITS = Table(
         _count("rows_accepted", "of these, taken in without a remark"),
         _count("rows_flagged", "of these, taken in with flags"),
         _count("rows_quarantined", "of these, not taken in"),
-        _count("images_found", "image files of the unit"),
-        _count("images_accepted", "of these, taken in without a remark"),
-        _count("images_flagged", "of these, taken in with flags"),
-        _count("images_quarantined", "of these, not taken in"),
+        _count("files_found", "files of the unit (images, strays, broken archives)"),
+        _count("files_accepted", "of these, taken in without a remark"),
+        _count("files_flagged", "of these, taken in with flags"),
+        _count("files_quarantined", "of these, not taken in"),
         _INGEST_ID,
     ),
 )
