@@ -21,8 +21,8 @@ from collections.abc import Callable
 from typing import Self
 
 
-def _rebuild(kind: type["LesionaryError"], fields: dict[str, object]) -> "LesionaryError":
-    return kind(**fields)
+def _rebuild(kind: type["LesionaryError"], what: str, where: str, next_step: str) -> "LesionaryError":
+    return kind(what, where=where, next_step=next_step)
 
 
 class LesionaryError(Exception):
@@ -43,9 +43,9 @@ class LesionaryError(Exception):
         remedy = f"; {self.next_step}" if self.next_step else ""
         return " ".join(f"{place}{self.what}{remedy}".split())
 
-    def __reduce__(self) -> tuple[Callable[..., "LesionaryError"], tuple[type[Self], dict[str, object]]]:
-        fields: dict[str, object] = {"what": self.what, "where": self.where, "next_step": self.next_step}
-        return _rebuild, (type(self), fields)
+    def __reduce__(self) -> tuple[Callable[..., "LesionaryError"], tuple[type[Self], str, str, str]]:
+        """Rebuild from the fields: exceptions would otherwise be rebuilt from their sentence alone."""
+        return _rebuild, (type(self), self.what, self.where, self.next_step)
 
 
 class UserError(LesionaryError):

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-
 RELEASE_PADDING_PX = 5.0
 PAPER_2017_PADDING_PX = 20.0
 
@@ -86,9 +85,7 @@ def measure_points(points_xy_px: NDArray[np.float64], spacing_xy_mm: tuple[float
     )
 
 
-def padded_box(
-    box_xyxy_px: tuple[float, float, float, float], padding_px: float
-) -> tuple[float, float, float, float]:
+def padded_box(box_xyxy_px: tuple[float, float, float, float], padding_px: float) -> tuple[float, float, float, float]:
     """The box grown by `padding_px` on each side; it may leave the image, as boxes of the release do."""
     x_min, y_min, x_max, y_max = box_xyxy_px
     return x_min - padding_px, y_min - padding_px, x_max + padding_px, y_max + padding_px
@@ -158,7 +155,8 @@ def measure_mask(mask: NDArray[np.bool_]) -> NDArray[np.float64] | None:
 def _boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     padded = np.pad(np.asarray(mask, dtype=bool), 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return padded[1:-1, 1:-1] & ~inner
+    edge: NDArray[np.bool_] = padded[1:-1, 1:-1] & ~inner
+    return edge
 
 
 def _farthest_pair(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

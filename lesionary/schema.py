@@ -45,6 +45,11 @@ class Table:
     columns: tuple[Column, ...]
 
     @property
+    def unit_column(self) -> str:
+        """The column that names the unit of work a row came from; replacing a unit replaces all its rows."""
+        return "unit_id" if "unit_id" in self.column_names else "series_id"
+
+    @property
     def schema(self) -> pa.Schema:
         """The Arrow schema, with the table's name and version in its metadata."""
         metadata = {"table": self.name, "version": str(self.version)}
@@ -143,7 +148,11 @@ SLICES = Table(
     (
         _SERIES_ID,
         _count("slice_index", "number of the slice in its source, 1-based; gaps are gaps of the source"),
-        _real("z_mm", "mm", "slice_index times the interval of its sub-volume; null when the interval is unknown"),
+        _real(
+            "z_mm",
+            "mm",
+            "slice_index times the interval of its sub-volume; null when the interval is unknown",
+        ),
         _count("rows", "height", unit="px"),
         _count("columns", "width", unit="px"),
         Column("pixels", pa.binary(), "int16 HU, row after row, encoded", "HU"),
@@ -179,7 +188,12 @@ LESIONS = Table(
         _count("slice_index", "key slice: the one measured on"),
         *(_real(f"{name}_px", "px", meaning, nullable=False) for name, meaning in _AXIS_ENDS),
         _text("coord_convention", "one_based: the first pixel's centre is (1, 1); zero_based: (0, 0)"),
-        Column("box_xyxy_px", pa.list_(_REAL, 4), "tight box x_min, y_min, x_max, y_max; padding is a setting", "px"),
+        Column(
+            "box_xyxy_px",
+            pa.list_(_REAL, 4),
+            "tight box x_min, y_min, x_max, y_max; padding is a setting",
+            "px",
+        ),
         _real("long_px", "px", "long diameter, recomputed from the points", nullable=False),
         _real("short_px", "px", "short diameter, recomputed from the points", nullable=False),
         _real("long_mm", "mm", "long diameter, recomputed; null without a pixel spacing"),
@@ -192,7 +206,11 @@ LESIONS = Table(
         _real("release_x", "", "normalised location in the body, right to left, as the release gives it"),
         _real("release_y", "", "normalised location in the body, front to back, as the release gives it"),
         _real("release_z", "", "normalised location in the body, head to foot, as the release gives it"),
-        _text("lesion_type", "one of the eight types of `lesionary/anatomy.py`; null when nobody assigned one", nullable=True),
+        _text(
+            "lesion_type",
+            "one of the eight types of `lesionary/anatomy.py`; null when nobody assigned one",
+            nullable=True,
+        ),
         Column("possibly_noisy", _FLAG, "the source itself doubts the row"),
         _text("split", "train, val or test, by patient; null when the source gives none", nullable=True),
         _count("range_first_slice", "first slice of the sub-volume published around the key slice", nullable=True),
@@ -220,7 +238,10 @@ QUARANTINE = Table(
     (
         _text("unit_id", "unit of the source it belongs to"),
         _text("kind", "row (of an annotation table) or file"),
-        _text("member", "which one: row number, or name inside the source where that is known to hold no identifier"),
+        _text(
+            "member",
+            "which one: row number, or name inside the source where that is known to hold no identifier",
+        ),
         _text("reason", "code of `etl/quality.py`"),
         _text("detail", "expected and found, never text from the input"),
         _INGEST_ID,

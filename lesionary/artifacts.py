@@ -1,0 +1,63 @@
+"""Files that are whole or absent: written beside their place, flushed to disk, then renamed into it."""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from lesionary.errors import ArtifactError
+
+_READ_BYTES = 1 << 20
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that appears at `path` when the block ends well, and not at all when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with temporary.open("wb") as sink:
+            yield sink
+            sink.flush()
+            os.fsync(sink.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file, or none of it."""
+    with atomic_file(path) as sink:
+        sink.write(data)
+
+
+def atomic_write_json(path: Path, value: object) -> None:
+    """Write a value as readable JSON, or nothing of it."""
+    atomic_write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+
+def read_json(path: Path) -> object:
+    """The value of a JSON file of ours.
+
+    Raises:
+        ArtifactError: the file cannot be read, or holds no JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as cause:
+        raise ArtifactError(
+            f"cannot be read ({type(cause).__name__})", where=path.name, next_step="write it again"
+        ) from cause
+
+
+def file_sha256(stream: BinaryIO) -> str:
+    """Hexadecimal SHA-256 of everything left in a stream."""
+    digest = hashlib.sha256()
+    while block := stream.read(_READ_BYTES):
+        digest.update(block)
+    return digest.hexdigest()

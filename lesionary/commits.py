@@ -1,0 +1,151 @@
+"""Commits: how shards become part of the lake, exactly once, whoever else is writing and whenever we are killed.
+
+A batch names the units it holds and brings shards for some tables. Each table is one Delta transaction that removes
+every older row of those units and adds the new shards; tables follow each other in `schema.TABLES` order, `units`
+last. What follows from that:
+
+* killed between two tables: the batch's units are not in `units`, the next run does them again, and its commit
+  replaces the half that had arrived. Nothing is lost, nothing stands twice;
+* the same batch committed again (a retry after an unclear answer): the transaction id is found and skipped;
+* two writers at once: every commit carries the same application id, so Delta refuses the second of two commits that
+  were prepared against one version; it reloads, looks again for rows to replace, and retries.
+"""
+
+import bisect
+import random
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable
+from deltalake.exceptions import CommitFailedError
+from deltalake.transaction import AddAction, RemoveAction, Transaction
+
+from lesionary.errors import CommitConflictError
+from lesionary.lake import Lake, live_shards
+from lesionary.schema import TABLES, Table
+from lesionary.shards import Shard, ShardWriter
+
+# Shared by every commit, so that two commits prepared against one version can never both succeed.
+_WRITERS_LOCK = "lesionary-writers"
+_MAX_ATTEMPTS = 40
+_LONGEST_PAUSE_S = 2.0
+
+# Slices weigh some 200 kB each: this keeps a rewrite below 100 MB of memory.
+_REWRITE_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some units of one run, with all their rows."""
+
+    ingest_id: str
+    sequence: int
+    """Counts the run's batches from 1; a batch is never committed after a later one of its run."""
+    unit_ids: frozenset[str]
+    shards: Mapping[str, Sequence[Shard]]
+    """Table name to shards written but not yet part of the lake."""
+
+
+def commit(lake: Lake, batch: Batch) -> None:
+    """Make a batch part of the lake.
+
+    Raises:
+        CommitConflictError: other writers won every race for a table.
+    """
+    for table in TABLES.values():
+        _commit_table(lake, table, batch)
+
+
+def _commit_table(lake: Lake, table: Table, batch: Batch) -> None:
+    for attempt in range(_MAX_ATTEMPTS):
+        delta = lake.delta(table.name)
+        if (delta.transaction_version(batch.ingest_id) or 0) >= batch.sequence:
+            return
+        added = list(batch.shards.get(table.name, ()))
+        replaced, kept = _replace_units(lake, table, delta, batch)
+        if not added and not replaced:
+            return
+        try:
+            _write_transaction(delta, table, batch, added + kept, replaced)
+        except CommitFailedError:
+            # Full jitter: writers that collided must not collide again in step.
+            time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.02 * 2**attempt)))  # noqa: S311
+        else:
+            return
+    raise CommitConflictError(
+        f"other writers won {_MAX_ATTEMPTS} races for table {table.name}",
+        where=lake.url,
+        next_step="run the same command again when fewer writers are busy",
+    )
+
+
+def _write_transaction(
+    delta: DeltaTable, table: Table, batch: Batch, added: Sequence[Shard], removed: Sequence[Shard]
+) -> None:
+    now_ms = int(time.time() * 1000)
+    actions: list[AddAction | RemoveAction] = [
+        AddAction(shard.path, shard.bytes, {}, now_ms, True, shard.delta_statistics(table.unit_column))
+        for shard in added
+    ]
+    actions += [RemoveAction(shard.path, True, now_ms, shard.bytes, {}) for shard in removed]
+    delta.create_write_transaction(
+        actions,
+        mode="append",
+        schema=delta.schema(),
+        partition_by=[],
+        commit_properties=CommitProperties(
+            custom_metadata={
+                "lesionary_ingest_id": batch.ingest_id,
+                "lesionary_operation": "replace" if removed else "append",
+                "lesionary_rows": sum(shard.rows for shard in added) - sum(shard.rows for shard in removed),
+            },
+            # Retrying inside the library would skip our look for rows to replace.
+            max_commit_retries=0,
+            app_transactions=[Transaction(batch.ingest_id, batch.sequence), Transaction(_WRITERS_LOCK, 1)],
+        ),
+    )
+
+
+def _replace_units(lake: Lake, table: Table, delta: DeltaTable, batch: Batch) -> tuple[list[Shard], list[Shard]]:
+    """Shards that hold rows of the batch's units, and new shards with the rest of their rows."""
+    removed: list[Shard] = []
+    kept: list[Shard] = []
+    wanted = sorted(batch.unit_ids)
+    value_set = pa.array(wanted)
+    for shard in live_shards(delta, table):
+        nearest = bisect.bisect_left(wanted, shard.low_unit)
+        if nearest == len(wanted) or wanted[nearest] > shard.high_unit:
+            continue
+        units = lake.read_shard(table.name, shard.path, [table.unit_column])[table.unit_column]
+        stays = pc.invert(pc.is_in(units, value_set=value_set))
+        staying = int(pc.sum(stays).as_py() or 0)
+        if staying == shard.rows:
+            continue
+        removed.append(shard)
+        if staying:
+            kept.append(_rewrite(lake, table, shard, value_set, batch.ingest_id))
+    return removed, kept
+
+
+def _rewrite(lake: Lake, table: Table, shard: Shard, without_units: pa.Array, ingest_id: str) -> Shard:
+    """A copy of a shard without some units' rows, streamed so that memory stays at one record batch."""
+    folder = lake.table_folder(table.name)
+    dataset = lake.shard_dataset(table.name, [shard.path])
+    scanner = dataset.scanner(
+        filter=~pc.field(table.unit_column).isin(without_units), batch_size=_REWRITE_ROWS, batch_readahead=1
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="lesionary-") as scratch,
+        ShardWriter(table, folder, f"{ingest_id}-kept", Path(scratch)) as writer,
+    ):
+        for record_batch in scanner.to_batches():
+            writer.write(pa.Table.from_batches([record_batch]))
+        rewritten = writer.finish()
+    if rewritten is None:
+        raise CommitConflictError(f"a shard of table {table.name} changed while it was rewritten", where=lake.url)
+    return rewritten

@@ -1,0 +1,37 @@
+"""Names of things: every identifier starts with its source's namespace, so that sources cannot collide.
+
+dl-000001            patient 1 of the release ingested under the namespace "dl"
+dl-000001_02         that patient's second study
+dl-000001_02_01      its first series
+dl-4711              the lesion of row 4711 of DL_info.csv (other datasets index by this number)
+20261120T221500-9f3a an ingest: when it started (UTC) and four random digits
+"""
+
+import re
+import secrets
+from datetime import UTC, datetime
+
+from lesionary.errors import UsageError
+
+DEFAULT_NAMESPACE = "dl"
+_NAMESPACE = re.compile(r"[a-z][a-z0-9]{0,15}")
+
+
+def checked_namespace(text: str) -> str:
+    """The namespace itself, if it may start identifiers.
+
+    Raises:
+        UsageError: it is not 1-16 lower-case letters and digits starting with a letter.
+    """
+    if not _NAMESPACE.fullmatch(text):
+        raise UsageError(
+            "a namespace is 1 to 16 lower-case letters and digits, starting with a letter",
+            where="--namespace",
+            next_step="for example `dl` or `phantom2`",
+        )
+    return text
+
+
+def new_ingest_id() -> str:
+    """A name for one run of ingest; sorts by time of start."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"

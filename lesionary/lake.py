@@ -1,0 +1,295 @@
+"""The lake: a folder or bucket of tables, each a set of Parquet shards under a Delta log.
+
+    <lake>/lake.json                    what this is and which format version wrote it
+    <lake>/tables/<table>/*.parquet     shards, named by their own digests
+    <lake>/tables/<table>/_delta_log    which shards make up which version
+
+Readers never see half a commit: a shard counts only once the log names it. Across tables, commits follow the order
+of `schema.TABLES`, so a unit listed in `units` has all its rows in the other tables (`lesionary/commits.py`).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from pyarrow import fs
+
+from lesionary.errors import LakeError, UsageError
+from lesionary.locations import Location, open_location
+from lesionary.schema import LAKE_FORMAT_VERSION, TABLES, Table
+from lesionary.shards import Shard
+
+MARKER_FILE = "lake.json"
+_TABLES_FOLDER = "tables"
+
+# The log keeps every version until somebody vacuums: a model card may name a version years later.
+_LOG_RETENTION = "interval 36500 days"
+
+
+@dataclass(frozen=True, slots=True)
+class LakeSnapshot:
+    """Which shards make up each table, read once; later commits do not change it."""
+
+    versions: Mapping[str, int]
+    shards: Mapping[str, tuple[Shard, ...]]
+
+    def rows(self, table: str) -> int:
+        """Rows of a table."""
+        return sum(shard.rows for shard in self.shards[table])
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRecord:
+    """One version of one table."""
+
+    table: str
+    version: int
+    timestamp: datetime
+    operation: str
+    rows_added: int
+    ingest_id: str | None
+
+
+class Lake:
+    """An open lake. Holds no file open and no cache: any number may exist, in any number of processes."""
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+
+    @property
+    def url(self) -> str:
+        """Where the lake is: a URL, or an absolute path."""
+        return self.location.url
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Open a lake that exists.
+
+        Raises:
+            LakeError: there is none, or a newer release made it.
+        """
+        lake = cls(open_location(url))
+        marker = lake._read_marker()
+        if marker is None:
+            raise LakeError(
+                "there is no lake here",
+                where=url,
+                next_step="make one with `lesionary ingest SOURCE`, or name another with --lake",
+            )
+        found = marker.get("format_version")
+        if found != LAKE_FORMAT_VERSION:
+            raise LakeError(
+                f"the lake has format {found}, this release reads {LAKE_FORMAT_VERSION}",
+                where=url,
+                next_step="use the release that made it",
+            )
+        return lake
+
+    @classmethod
+    def create(cls, url: str) -> Self:
+        """Open a lake, making it first where there is none.
+
+        Raises:
+            LakeError: the place holds other things, cannot be written, or a newer release's lake.
+        """
+        location = open_location(url)
+        lake = cls(location)
+        if lake._read_marker() is None:
+            lake._refuse_foreign_folder()
+            for table in TABLES.values():
+                lake._create_table(table)
+            marker = {"format_version": LAKE_FORMAT_VERSION, "created": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+            with location.filesystem.open_output_stream(location.join(MARKER_FILE)) as sink:
+                sink.write((json.dumps(marker) + "\n").encode())
+        return cls.open(url)
+
+    def table_folder(self, table: str) -> Location:
+        """Where a table's shards lie."""
+        path = self.location.join(_TABLES_FOLDER, known_table(table).name)
+        url = path if self.location.is_local else f"{self.location.url.rstrip('/')}/{_TABLES_FOLDER}/{table}"
+        return Location(url, self.location.filesystem, path)
+
+    def delta(self, table: str, version: int | None = None) -> DeltaTable:
+        """The Delta table itself, at a version or the newest.
+
+        Raises:
+            LakeError: the table or the version is missing or unreadable.
+        """
+        try:
+            return DeltaTable(self.table_folder(table).url, version=version)
+        except (TableNotFoundError, DeltaError, OSError) as cause:
+            wanted = f"table {table}" if version is None else f"version {version} of table {table}"
+            raise LakeError(
+                f"{wanted} cannot be read", where=self.url, next_step="see `lesionary lake history`"
+            ) from cause
+
+    def shards(self, table: str, version: int | None = None) -> tuple[int, tuple[Shard, ...]]:
+        """A table's version and the shards that make it up."""
+        delta = self.delta(table, version)
+        return int(delta.version()), live_shards(delta, known_table(table))
+
+    def snapshot(self) -> LakeSnapshot:
+        """One consistent view of all tables: whatever `units` lists is complete in the others.
+
+        Tables are read in the reverse of the order in which commits write them.
+        """
+        found = {name: self.shards(name) for name in reversed(tuple(TABLES))}
+        return LakeSnapshot(
+            versions={name: found[name][0] for name in TABLES},
+            shards={name: found[name][1] for name in TABLES},
+        )
+
+    def read_shard(self, table: str, shard_path: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """One shard's rows, in the schema of today."""
+        return self._collect(self.shard_dataset(table, [shard_path]), table, columns, None)
+
+    def read(
+        self,
+        table: str,
+        *,
+        version: int | None = None,
+        columns: Sequence[str] | None = None,
+        where: pc.Expression | None = None,
+    ) -> pa.Table:
+        """A table's rows at a version (the newest when None), filtered while reading.
+
+        Raises:
+            LakeError: the table, version or a shard cannot be read.
+            UsageError: a column is not the table's.
+        """
+        dataset = self.dataset(table, version=version)
+        return self._collect(dataset, table, columns, where)
+
+    def dataset(self, table: str, *, version: int | None = None) -> ds.Dataset:
+        """The same as a lazy Arrow dataset, for scans larger than memory."""
+        _, shards = self.shards(table, version)
+        return self.shard_dataset(table, [shard.path for shard in shards])
+
+    def shard_dataset(self, table: str, shard_paths: Sequence[str]) -> ds.Dataset:
+        """Some shards of a table as a lazy Arrow dataset, in the schema of today."""
+        schema = known_table(table).schema
+        if not shard_paths:
+            return ds.dataset(schema.empty_table())
+        folder = self.table_folder(table)
+        paths = [folder.join(path) for path in shard_paths]
+        return ds.dataset(paths, schema=schema, format="parquet", filesystem=self.location.filesystem)
+
+    def history(self) -> list[CommitRecord]:
+        """Every commit of every table, newest first."""
+        records = [
+            CommitRecord(
+                table=name,
+                version=int(entry["version"]),
+                timestamp=datetime.fromtimestamp(int(entry["timestamp"]) / 1000, UTC),
+                operation=str(entry.get("lesionary_operation", entry.get("operation", "?"))).lower(),
+                rows_added=int(entry.get("lesionary_rows", 0)),
+                ingest_id=entry.get("lesionary_ingest_id"),
+            )
+            for name in TABLES
+            for entry in self.delta(name).history()
+        ]
+        return sorted(records, key=lambda record: (record.timestamp, record.version), reverse=True)
+
+    def _collect(
+        self, dataset: ds.Dataset, table: str, columns: Sequence[str] | None, where: pc.Expression | None
+    ) -> pa.Table:
+        unknown = set(columns or ()) - set(known_table(table).column_names)
+        if unknown:
+            raise UsageError(f"table {table} has no column {', '.join(sorted(unknown))}")
+        try:
+            return dataset.to_table(columns=None if columns is None else list(columns), filter=where)
+        except (FileNotFoundError, pa.ArrowInvalid, OSError) as cause:
+            raise LakeError(
+                f"a shard of table {table} is missing or damaged",
+                where=self.url,
+                next_step="run `lesionary lake verify`",
+            ) from cause
+
+    def _read_marker(self) -> dict[str, object] | None:
+        try:
+            with self.location.filesystem.open_input_stream(self.location.join(MARKER_FILE)) as stream:
+                marker = json.loads(stream.read())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as cause:
+            raise LakeError(
+                f"the lake's {MARKER_FILE} cannot be read ({type(cause).__name__})",
+                where=self.url,
+                next_step="check the place and your rights to it",
+            ) from cause
+        return marker if isinstance(marker, dict) else {}
+
+    def _refuse_foreign_folder(self) -> None:
+        """Keep a lake out of a folder that already holds somebody's files; our own half-made lake may be finished."""
+        if not self.location.is_local:
+            return
+        selector = fs.FileSelector(self.location.path, allow_not_found=True)
+        strangers = [
+            info.base_name
+            for info in self.location.filesystem.get_file_info(selector)
+            if info.base_name != _TABLES_FOLDER and not info.base_name.startswith((".", "features.duckdb"))
+        ]
+        if strangers:
+            raise LakeError(
+                f"the folder already holds {len(strangers)} other files or folders",
+                where=self.url,
+                next_step="name an empty or new folder with --lake",
+            )
+        self.location.filesystem.create_dir(self.location.path, recursive=True)
+
+    def _create_table(self, table: Table) -> None:
+        try:
+            DeltaTable.create(
+                self.table_folder(table.name).url,
+                schema=table.schema,
+                mode="ignore",
+                name=table.name,
+                description=table.meaning,
+                configuration={"delta.logRetentionDuration": _LOG_RETENTION},
+            )
+        except (DeltaError, OSError) as cause:
+            raise LakeError(
+                f"table {table.name} cannot be made ({type(cause).__name__})",
+                where=self.url,
+                next_step="check that the place exists and that you may write there",
+            ) from cause
+
+
+def known_table(name: str) -> Table:
+    """The declaration of a table.
+
+    Raises:
+        UsageError: the lake has no such table.
+    """
+    if name not in TABLES:
+        raise UsageError(f"there is no table {name}", next_step=f"the lake's tables are {', '.join(TABLES)}")
+    return TABLES[name]
+
+
+def live_shards(delta: DeltaTable, table: Table) -> tuple[Shard, ...]:
+    """The shards of a Delta table at its loaded version, ordered by their units."""
+    actions = pa.table(delta.get_add_actions(flatten=True))
+    bounds = [f"min.{table.unit_column}", f"max.{table.unit_column}"]
+    wanted = ["path", "size_bytes", "num_records", *(name for name in bounds if name in actions.column_names)]
+    shards = [
+        Shard(row["path"], row["size_bytes"], row["num_records"], row[bounds[0]], row[bounds[1]])
+        for row in actions.select(wanted).to_pylist()
+    ]
+    return tuple(sorted(shards, key=lambda shard: (shard.low_unit, shard.path)))
+
+
+def shard_footer(lake: Lake, table: str, shard: Shard) -> pq.FileMetaData:
+    """A shard's Parquet footer.
+
+    Raises:
+        OSError or pyarrow.ArrowInvalid: the file is missing or its footer damaged.
+    """
+    return pq.read_metadata(lake.table_folder(table).join(shard.path), filesystem=lake.location.filesystem)

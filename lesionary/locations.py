@@ -1,0 +1,68 @@
+"""Where things lie: a local folder or an object-store URL, opened through pyarrow's file systems.
+
+Credentials and endpoints come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …), which `deltalake`
+and pyarrow both read; they never appear in a URL, a setting or a message.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyarrow import fs
+
+from lesionary.errors import UsageError
+
+_URL = re.compile(r"^(?P<scheme>[a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place in a file system."""
+
+    url: str
+    """As given; an absolute path for local places."""
+    filesystem: fs.FileSystem
+    path: str
+    """The same place as `filesystem` names it."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the place is on this machine's disks."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    def join(self, *parts: str) -> str:
+        """A path below this place, as `filesystem` names it."""
+        return "/".join((self.path.rstrip("/"), *parts))
+
+
+def is_url(text: str) -> bool:
+    """Whether the text names a place by scheme, such as s3://bucket/folder."""
+    return _URL.match(text) is not None
+
+
+def open_location(text: str) -> Location:
+    """Resolve a path or URL; nothing is read or made.
+
+    Raises:
+        UsageError: the scheme is not one that pyarrow can open, or the URL carries credentials.
+    """
+    match = _URL.match(text)
+    if match is None:
+        local = str(Path(text).expanduser().absolute())
+        return Location(local, fs.LocalFileSystem(), local)
+    authority = text[match.end() :].split("/", 1)[0]
+    if "@" in authority and match["scheme"].lower().startswith("s3"):
+        raise UsageError(
+            "the URL carries credentials",
+            where=f"{match['scheme']}://…",
+            next_step="put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead",
+        )
+    try:
+        filesystem, path = fs.FileSystem.from_uri(text)
+    except (ValueError, OSError, NotImplementedError) as cause:
+        raise UsageError(
+            f"the place cannot be opened ({type(cause).__name__})",
+            where=f"{match['scheme']}://…",
+            next_step="give a folder, or a URL such as s3://bucket/folder or gs://bucket/folder",
+        ) from cause
+    return Location(text.rstrip("/"), filesystem, path.rstrip("/"))

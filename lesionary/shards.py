@@ -1,0 +1,193 @@
+"""One shard: a Parquet file of one table, written whole, named by its own digest, described for the Delta log.
+
+The digest in the name makes a shard self-checking and its name unique for ever. Pixels are stored without Parquet
+compression (they are blosc2 frames already) in row groups of `SLICES_PER_ROW_GROUP`, so that one slice is one short
+read; every other column is zstd-compressed.
+"""
+
+import hashlib
+import io
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lesionary.errors import InternalError
+from lesionary.locations import Location
+from lesionary.schema import Table
+
+# Reading a slice reads its row group: few slices cost little to skip, one alone would double the footer.
+SLICES_PER_ROW_GROUP = 2
+_DEFAULT_ROWS_PER_GROUP = 64_000
+_UNCOMPRESSED_COLUMNS = frozenset({"pixels"})
+DIGEST_DIGITS = 32
+_UPLOAD_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A Parquet file of a table; `path` is relative to the table's folder."""
+
+    path: str
+    bytes: int
+    rows: int
+    low_unit: str
+    """Smallest and largest value of the table's unit column: tells which shards cannot hold a unit."""
+    high_unit: str
+
+    def delta_statistics(self, unit_column: str) -> str:
+        """Statistics in the Delta log's own form, for the unit column only."""
+        return json.dumps(
+            {
+                "numRecords": self.rows,
+                "minValues": {unit_column: self.low_unit},
+                "maxValues": {unit_column: self.high_unit},
+                "nullCount": {unit_column: 0},
+            }
+        )
+
+
+class _DigestingFile(io.RawIOBase):
+    """A binary file that digests what passes through it; Parquet writers never seek backwards."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = path.open("wb")
+        self._digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: "bytes | memoryview | pa.Buffer") -> int:
+        self._digest.update(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def finish(self) -> str:
+        """Flush to disk; the digest of everything written."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return self._digest.hexdigest()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class ShardWriter:
+    """Writes one shard of one table; `finish` publishes it under its final name.
+
+    Local lakes get the file by rename inside the table's folder; object stores by one upload from `scratch`.
+    A writer that is left without `finish` (an exception, a killed worker) leaves nothing a reader could see.
+    """
+
+    def __init__(self, table: Table, folder: Location, prefix: str, scratch: Path) -> None:
+        self._table = table
+        self._folder = folder
+        self._prefix = prefix
+        parent = Path(folder.path) if folder.is_local else scratch
+        parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = parent / f".{prefix}-{secrets.token_hex(4)}.part"
+        self._file = _DigestingFile(self._temporary)
+        self._writer = pq.ParquetWriter(self._file, table.schema, **_parquet_options(table))
+        self._rows = 0
+        self._low: str | None = None
+        self._high: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._file.closed:
+            self._writer.close()
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    @property
+    def rows(self) -> int:
+        """Rows written so far."""
+        return self._rows
+
+    def write(self, rows: pa.Table) -> None:
+        """Append rows as row groups of their own.
+
+        Raises:
+            InternalError: the rows' columns are not the table's.
+        """
+        if rows.num_rows == 0:
+            return
+        if rows.column_names != list(self._table.column_names):
+            raise InternalError(f"rows for table {self._table.name} have other columns than its schema")
+        bounds = pc.min_max(rows[self._table.unit_column]).as_py()
+        self._low = bounds["min"] if self._low is None else min(self._low, bounds["min"])
+        self._high = bounds["max"] if self._high is None else max(self._high, bounds["max"])
+        self._writer.write_table(rows, row_group_size=rows_per_group(self._table))
+        self._rows += rows.num_rows
+
+    def finish(self) -> Shard | None:
+        """Publish the shard; None when no row was written."""
+        self._writer.close()
+        digest = self._file.finish()
+        if self._low is None or self._high is None:
+            return None
+        size = self._temporary.stat().st_size
+        name = f"{self._prefix}-{digest[:DIGEST_DIGITS]}.parquet"
+        if self._folder.is_local:
+            self._temporary.replace(Path(self._folder.path) / name)
+        else:
+            _upload(self._temporary, self._folder, name)
+        return Shard(name, size, self._rows, self._low, self._high)
+
+
+def rows_per_group(table: Table) -> int:
+    """How many rows of a table share a row group."""
+    heavy = _UNCOMPRESSED_COLUMNS.intersection(table.column_names)
+    return SLICES_PER_ROW_GROUP if heavy else _DEFAULT_ROWS_PER_GROUP
+
+
+def digest_in_name(path: str) -> str:
+    """The digest a shard's name carries."""
+    return path.removesuffix(".parquet").rsplit("-", 1)[-1]
+
+
+def _parquet_options(table: Table) -> Mapping[str, object]:
+    compression = {name: "NONE" if name in _UNCOMPRESSED_COLUMNS else "ZSTD" for name in _leaf_columns(table)}
+    return {
+        "compression": compression,
+        "use_dictionary": [name for name in table.column_names if name.endswith("_id")],
+        "write_statistics": list(table.key),
+        # The Arrow schema carries fixed-size lists and column meanings that Parquet alone would lose.
+        "store_schema": True,
+    }
+
+
+def _leaf_columns(table: Table) -> list[str]:
+    """Parquet names columns by their leaves: a list's values and a struct's fields have paths of their own."""
+    leaves = []
+    for field in table.schema:
+        if pa.types.is_struct(field.type):
+            leaves += [f"{field.name}.{child.name}" for child in field.type]
+        elif pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type):
+            leaves.append(f"{field.name}.list.element")
+        else:
+            leaves.append(field.name)
+    return leaves
+
+
+def _upload(source: Path, folder: Location, name: str) -> None:
+    with source.open("rb") as stream, folder.filesystem.open_output_stream(folder.join(name)) as sink:
+        while block := stream.read(_UPLOAD_BYTES):
+            sink.write(block)

@@ -1,0 +1,123 @@
+"""Reading single slices out of the lake at the speed of the codec.
+
+A reader keeps the snapshot it was made with: commits made later do not disturb it. It learns where a series' slices
+lie the first time it is asked for one (two small columns of one shard), then each slice is one short read of its
+row group and one decode. Make one reader per process or thread; it pickles as its lake's URL.
+"""
+
+import bisect
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lesionary.errors import LakeError
+from lesionary.lake import Lake
+from lesionary.pixels import decode_slice
+from lesionary.shards import Shard
+
+# Open shards: each holds a file descriptor and its footer (about 1 kB a slice).
+_MAX_OPEN_SHARDS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    shard: str
+    row_group: int
+    row: int
+
+
+class SliceReader:
+    """Random access to a lake's slices."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        _, self._shards = lake.shards("slices")
+        self._low_units = [shard.low_unit for shard in self._shards]
+        self._folder = lake.table_folder("slices")
+        self._places: dict[str, dict[int, _Place]] = {}
+        self._indexed: set[str] = set()
+        self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Lake]]:
+        """Open files do not travel: the copy reads the lake's newest version again."""
+        return type(self), (self._lake,)
+
+    def slice_indices(self, series_id: str) -> list[int]:
+        """The numbers of a series' slices in the lake, ascending; empty when it has none."""
+        return sorted(self._series(series_id))
+
+    def read(self, series_id: str, slice_index: int) -> NDArray[np.int16]:
+        """One slice as (rows, columns) int16 HU.
+
+        Raises:
+            LakeError: the lake holds no such slice, or its shard is missing or damaged.
+        """
+        place = self._series(series_id).get(slice_index)
+        if place is None:
+            raise LakeError(
+                f"there is no slice {slice_index} of series {series_id}",
+                where=self._lake.url,
+                next_step="the slices it has: SELECT slice_index FROM slices WHERE series_id = …",
+            )
+        try:
+            group = self._file(place.shard).read_row_group(place.row_group, columns=["pixels"], use_threads=False)
+        except (OSError, pa.ArrowInvalid) as cause:
+            raise self._damaged() from cause
+        return decode_slice(group.column(0)[place.row].as_buffer())
+
+    def close(self) -> None:
+        """Close every shard held open."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def _series(self, series_id: str) -> dict[int, _Place]:
+        if series_id not in self._places:
+            # Shards are ordered by their lowest unit: none after this point can hold the series.
+            last = bisect.bisect_right(self._low_units, series_id)
+            for shard in self._shards[:last]:
+                if shard.high_unit >= series_id and shard.path not in self._indexed:
+                    self._index(shard)
+        return self._places.get(series_id, {})
+
+    def _index(self, shard: Shard) -> None:
+        try:
+            file = self._file(shard.path)
+            keys = file.read(columns=["series_id", "slice_index"], use_threads=False)
+        except (OSError, pa.ArrowInvalid) as cause:
+            raise self._damaged() from cause
+        groups = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
+        places = (_Place(shard.path, group, row) for group, rows in enumerate(groups) for row in range(rows))
+        series, indices = keys["series_id"].to_pylist(), keys["slice_index"].to_pylist()
+        for place, name, index in zip(places, series, indices, strict=True):
+            self._places.setdefault(name, {})[index] = place
+        self._indexed.add(shard.path)
+
+    def _file(self, path: str) -> pq.ParquetFile:
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path]
+        while len(self._open) >= _MAX_OPEN_SHARDS:
+            self._open.popitem(last=False)[1].close()
+        full = self._folder.join(path)
+        # Local shards are mapped: a row group is then read without a system call per column.
+        source = full if self._folder.is_local else self._folder.filesystem.open_input_file(full)
+        self._open[path] = pq.ParquetFile(source, memory_map=self._folder.is_local, pre_buffer=False)
+        return self._open[path]
+
+    def _damaged(self) -> LakeError:
+        return LakeError(
+            "a shard of table slices is missing or damaged",
+            where=self._lake.url,
+            next_step="run `lesionary lake verify`",
+        )

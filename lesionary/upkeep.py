@@ -1,0 +1,209 @@
+"""Looking after a lake: is everything there and right, and what may be thrown away.
+
+`verify` reads, never writes. `vacuum` removes files that no table's newest version names: shards of writers that
+were killed, and shards that later commits replaced.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import fs
+
+from lesionary.artifacts import file_sha256
+from lesionary.errors import ArtifactError
+from lesionary.lake import Lake, LakeSnapshot, shard_footer
+from lesionary.pixels import decode_slice, pixel_digest
+from lesionary.schema import TABLES
+from lesionary.shards import DIGEST_DIGITS, Shard, digest_in_name
+
+# Digesting waits for the disk or the object store more than for the processor.
+_READER_THREADS = 4
+_DEEP_BATCH_ROWS = 16
+
+# Files younger than this may belong to a writer that has not committed yet.
+DEFAULT_VACUUM_HOURS = 168.0
+
+Progress = Callable[[int, int], None]
+"""Called with bytes checked so far and bytes to check."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableTotals:
+    """Size of one table."""
+
+    shards: int
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What `verify` found; no problems means the lake is whole."""
+
+    tables: Mapping[str, TableTotals]
+    counts: Mapping[str, int]
+    """Inputs found, accepted, flagged and quarantined, summed over `units`."""
+    problems: tuple[str, ...]
+    slices_decoded: int
+
+
+@dataclass(frozen=True, slots=True)
+class VacuumReport:
+    """Files that were removed, or would be."""
+
+    removed: tuple[str, ...]
+    bytes: int
+
+
+def verify(lake: Lake, *, deep: bool = False, progress: Progress | None = None) -> VerifyReport:
+    """Check shards against the logs and their own digests, keys for repeats, and counts against each other.
+
+    Args:
+        lake: the lake to look at.
+        deep: also decode every slice and compare it with its digest.
+        progress: told how far the digesting is.
+    """
+    snapshot = lake.snapshot()
+    problems = _check_shards(lake, snapshot, progress)
+    decoded = 0
+    if not problems:
+        problems += _check_keys(lake, snapshot)
+        problems += _check_counts(lake, snapshot)
+        if deep:
+            decoded, damaged = _check_pixels(lake, snapshot)
+            problems += damaged
+    totals = {
+        name: TableTotals(len(shards), snapshot.rows(name), sum(shard.bytes for shard in shards))
+        for name, shards in snapshot.shards.items()
+    }
+    counts = {} if problems else _unit_sums(_read(lake, snapshot, "units", None))
+    return VerifyReport(totals, counts, tuple(problems), decoded)
+
+
+def vacuum(lake: Lake, *, dry_run: bool, older_than_hours: float = DEFAULT_VACUUM_HOURS) -> VacuumReport:
+    """Remove files that no newest version names and that are older than `older_than_hours`.
+
+    Older versions of the tables can no longer be read afterwards where a removed shard belonged to them.
+    """
+    removed: list[str] = []
+    freed = 0
+    newest_s = time.time() - older_than_hours * 3600
+    for name in TABLES:
+        folder = lake.table_folder(name)
+        # Listed before the log is read: a shard committed in between is then in the log and stays.
+        infos = folder.filesystem.get_file_info(fs.FileSelector(folder.path, recursive=False))
+        live = {shard.path for shard in lake.shards(name)[1]}
+        for info in infos:
+            is_ours = info.type == fs.FileType.File and info.base_name.endswith((".parquet", ".part"))
+            if not is_ours or info.base_name in live or (info.mtime_ns or 0) / 1e9 > newest_s:
+                continue
+            removed.append(f"{name}/{info.base_name}")
+            freed += info.size or 0
+            if not dry_run:
+                folder.filesystem.delete_file(info.path)
+    return VacuumReport(tuple(removed), freed)
+
+
+def _check_shards(lake: Lake, snapshot: LakeSnapshot, progress: Progress | None) -> list[str]:
+    work = [(name, shard) for name, shards in snapshot.shards.items() for shard in shards]
+    total = sum(shard.bytes for _, shard in work)
+    problems: list[str] = []
+    done = 0
+    with ThreadPoolExecutor(_READER_THREADS) as pool:
+        for (_, shard), problem in zip(work, pool.map(partial(_check_shard, lake), work), strict=True):
+            problems += [problem] if problem else []
+            done += shard.bytes
+            if progress:
+                progress(done, total)
+    return problems
+
+
+def _check_shard(lake: Lake, work: tuple[str, Shard]) -> str | None:
+    name, shard = work
+    folder = lake.table_folder(name)
+    label = f"{name}/{Path(shard.path).name}"
+    try:
+        with folder.filesystem.open_input_stream(folder.join(shard.path)) as stream:
+            digest = file_sha256(stream)
+        if digest[:DIGEST_DIGITS] != digest_in_name(shard.path):
+            return f"{label}: the file is not what was written (its digest differs)"
+        footer = shard_footer(lake, name, shard)
+    except FileNotFoundError:
+        return f"{label}: the shard is missing"
+    except (OSError, pa.ArrowInvalid) as error:
+        return f"{label}: the shard cannot be read ({type(error).__name__})"
+    if footer.num_rows != shard.rows:
+        return f"{label}: {footer.num_rows} rows where the log names {shard.rows}"
+    return None
+
+
+def _check_keys(lake: Lake, snapshot: LakeSnapshot) -> list[str]:
+    """Every key stands once."""
+    problems = []
+    for name, table in TABLES.items():
+        keys = _read(lake, snapshot, name, list(table.key))
+        repeats = keys.num_rows - keys.group_by(list(table.key)).aggregate([]).num_rows
+        if repeats:
+            problems.append(f"{name}: {repeats} rows repeat the key ({', '.join(table.key)}) of another")
+    return problems
+
+
+def _check_counts(lake: Lake, snapshot: LakeSnapshot) -> list[str]:
+    """Each unit's counts add up, and the other tables hold what `units` says."""
+    units = _read(lake, snapshot, "units", None)
+    problems = []
+    for kind in ("rows", "files"):
+        parts = pc.add(pc.add(units[f"{kind}_accepted"], units[f"{kind}_flagged"]), units[f"{kind}_quarantined"])
+        broken = int(pc.sum(pc.not_equal(parts, units[f"{kind}_found"])).as_py() or 0)
+        if broken:
+            problems.append(f"units: the counts of {kind} do not add up in {broken} units")
+    sums = _unit_sums(units)
+    expected = {
+        "lesions": sums["rows_accepted"] + sums["rows_flagged"],
+        "slices": sums["files_accepted"] + sums["files_flagged"],
+        "quarantine": sums["rows_quarantined"] + sums["files_quarantined"],
+    }
+    for name, wanted in expected.items():
+        if (found := snapshot.rows(name)) != wanted:
+            problems.append(
+                f"{name}: {found} rows where the complete units name {wanted} "
+                "(an interrupted ingest leaves this; run it again)"
+            )
+    return problems
+
+
+def _check_pixels(lake: Lake, snapshot: LakeSnapshot) -> tuple[int, list[str]]:
+    """Decode every slice and compare its digest."""
+    problems: list[str] = []
+    decoded = 0
+    for shard in snapshot.shards["slices"]:
+        dataset = lake.shard_dataset("slices", [shard.path])
+        for batch in dataset.to_batches(columns=["pixels", "pixel_digest"], batch_size=_DEEP_BATCH_ROWS):
+            for pixels, digest in zip(batch.column(0), batch.column(1), strict=True):
+                decoded += 1
+                if not _pixels_are(pixels, digest.as_py()):
+                    problems.append(f"slices/{shard.path}: a slice does not decode to its digest")
+    return decoded, problems
+
+
+def _pixels_are(pixels: pa.BinaryScalar, digest: str) -> bool:
+    try:
+        return pixel_digest(decode_slice(pixels.as_buffer())) == digest
+    except ArtifactError:
+        return False
+
+
+def _unit_sums(units: pa.Table) -> dict[str, int]:
+    names = [name for name in units.column_names if name.startswith(("rows_", "files_"))]
+    return {name: int(pc.sum(units[name]).as_py() or 0) for name in names}
+
+
+def _read(lake: Lake, snapshot: LakeSnapshot, table: str, columns: list[str] | None) -> pa.Table:
+    paths = [shard.path for shard in snapshot.shards[table]]
+    return lake.shard_dataset(table, paths).to_table(columns=columns)
