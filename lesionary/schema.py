@@ -41,7 +41,7 @@ class Table:
     version: int
     meaning: str
     key: tuple[str, ...]
-    """Columns that together name a row; no two live rows share them."""
+    """Columns that together name a row; no two live rows share them. Empty: rows need no name."""
     columns: tuple[Column, ...]
 
     @property
@@ -234,7 +234,7 @@ QUARANTINE = Table(
     "quarantine",
     1,
     "one input that was not taken in, and why",
-    ("unit_id", "member", "reason"),
+    (),
     (
         _text("unit_id", "unit of the source it belongs to"),
         _text("kind", "row (of an annotation table) or file"),

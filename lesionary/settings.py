@@ -1,0 +1,155 @@
+"""Settings: frozen dataclasses, resolved default < file < environment < flag, and saved beside what they made.
+
+    [ingest]                     # lesionary.toml, or the file named by --config / LESIONARY_CONFIG
+    workers = 8
+                                 # LESIONARY_INGEST_WORKERS=8 overrules the file, --workers 8 overrules both
+
+A key that no dataclass has, or a value that does not parse, is an error that names the place: a misspelt setting
+must never pass for a default.
+"""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from lesionary.errors import UsageError
+from lesionary.identifiers import DEFAULT_NAMESPACE, checked_namespace
+
+DEFAULT_CONFIG_FILE = "lesionary.toml"
+_ENVIRONMENT_PREFIX = "LESIONARY"
+_TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
+
+Settings = TypeVar("Settings")
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSettings:
+    """How an ingest runs."""
+
+    namespace: str = DEFAULT_NAMESPACE
+    """Starts every identifier of the source."""
+    workers: int = 0
+    """Worker processes; 0 = one per core of the cluster."""
+    shard_mb: int = 256
+    """Upper size of one shard of slices; small sources are cut finer to keep every worker busy."""
+    commit_seconds: int = 60
+    """A crash loses at most this much work."""
+    annotations_only: bool = False
+    """Take the annotation table without images."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not run.
+
+        Raises:
+            UsageError: a value is out of its range.
+        """
+        checked_namespace(self.namespace)
+        for name, low, high in (("workers", 0, 65_536), ("shard_mb", 1, 2_048), ("commit_seconds", 1, 86_400)):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UsageError(f"{name} must lie between {low} and {high}, found {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved(Generic[Settings]):
+    """Settings, and where each value came from: default, file, environment or flag."""
+
+    value: Settings
+    origins: Mapping[str, str]
+
+    def record(self) -> dict[str, object]:
+        """Plain values for the copy that is saved beside an artifact."""
+        values = dataclasses.asdict(self.value)  # type: ignore[call-overload]
+        return {name: {"value": value, "from": self.origins[name]} for name, value in values.items()}
+
+
+def resolve(
+    kind: type[Settings],
+    section: str,
+    *,
+    flags: Mapping[str, object | None],
+    environment: Mapping[str, str],
+    config_file: Path | None = None,
+) -> Resolved[Settings]:
+    """Settings of one kind from all their sources.
+
+    Args:
+        kind: a settings dataclass.
+        section: its table in the file, and the middle of its environment names.
+        flags: what the person typed; None = not typed.
+        environment: the process's environment.
+        config_file: a file that must exist; None = `lesionary.toml` here, when there is one.
+
+    Raises:
+        UsageError: the file cannot be read, a key is unknown, or a value does not fit.
+    """
+    hints = typing.get_type_hints(kind)
+    table = _file_section(config_file, section)
+    if unknown := set(table) - set(hints):
+        raise UsageError(
+            f"there is no setting {', '.join(sorted(unknown))}",
+            where=f"[{section}] of the configuration file",
+            next_step=f"known are {', '.join(sorted(hints))}",
+        )
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = dict.fromkeys(hints, "default")
+    for name, hint in hints.items():
+        variable = f"{_ENVIRONMENT_PREFIX}_{section}_{name}".upper()
+        if flags.get(name) is not None:
+            values[name], origins[name] = flags[name], "flag"
+        elif variable in environment:
+            values[name] = _parse(environment[variable], hint, variable)
+            origins[name] = "environment"
+        elif name in table:
+            values[name] = _checked(table[name], hint, f"{name} in [{section}]")
+            origins[name] = "file"
+    return Resolved(kind(**values), origins)
+
+
+def _file_section(config_file: Path | None, section: str) -> dict[str, object]:
+    path = config_file or Path(DEFAULT_CONFIG_FILE)
+    if config_file is None and not path.is_file():
+        return {}
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as cause:
+        raise UsageError(
+            f"the configuration file cannot be read: {cause}", where=path.name, next_step="see docs/cli.md"
+        ) from cause
+    table = content.get(section, {})
+    if not isinstance(table, dict):
+        raise UsageError(f"[{section}] must be a table", where=path.name)
+    return table
+
+
+def _plain_type(hint: object) -> type[Any]:
+    """The type itself, without an optional None."""
+    if isinstance(hint, types.UnionType):
+        hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
+    return typing.cast("type", hint)
+
+
+def _parse(text: str, hint: object, where: str) -> object:
+    """A value out of the environment's text."""
+    kind = _plain_type(hint)
+    lowered = text.strip().lower()
+    if kind is bool and lowered in _TRUE | _FALSE:
+        return lowered in _TRUE
+    try:
+        if kind is not bool:
+            return kind(text)
+    except ValueError:
+        pass
+    raise UsageError(f"{text!r} is not a value of type {kind.__name__}", where=where)
+
+
+def _checked(value: object, hint: object, where: str) -> object:
+    kind = _plain_type(hint)
+    if type(value) is kind or (kind is float and type(value) is int):
+        return kind(value)
+    raise UsageError(f"a value of type {kind.__name__} is needed, found {type(value).__name__}", where=where)
