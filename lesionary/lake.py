@@ -149,7 +149,7 @@ class Lake:
 
     def read_shard(self, table: str, shard_path: str, columns: Sequence[str] | None = None) -> pa.Table:
         """One shard's rows, in the schema of today."""
-        return self._collect(self.shard_dataset(table, [shard_path]), table, columns, None)
+        return self._collect(table, [shard_path], columns, None)
 
     def read(
         self,
@@ -165,13 +165,8 @@ class Lake:
             LakeError: the table, version or a shard cannot be read.
             UsageError: a column is not the table's.
         """
-        dataset = self.dataset(table, version=version)
-        return self._collect(dataset, table, columns, where)
-
-    def dataset(self, table: str, *, version: int | None = None) -> ds.Dataset:
-        """The same as a lazy Arrow dataset, for scans larger than memory."""
         _, shards = self.shards(table, version)
-        return self.shard_dataset(table, [shard.path for shard in shards])
+        return self._collect(table, [shard.path for shard in shards], columns, where)
 
     def shard_dataset(self, table: str, shard_paths: Sequence[str]) -> ds.Dataset:
         """Some shards of a table as a lazy Arrow dataset, in the schema of today."""
@@ -199,12 +194,13 @@ class Lake:
         return sorted(records, key=lambda record: (record.timestamp, record.version), reverse=True)
 
     def _collect(
-        self, dataset: ds.Dataset, table: str, columns: Sequence[str] | None, where: pc.Expression | None
+        self, table: str, shard_paths: Sequence[str], columns: Sequence[str] | None, where: pc.Expression | None
     ) -> pa.Table:
         unknown = set(columns or ()) - set(known_table(table).column_names)
         if unknown:
             raise UsageError(f"table {table} has no column {', '.join(sorted(unknown))}")
         try:
+            dataset = self.shard_dataset(table, shard_paths)
             return dataset.to_table(columns=None if columns is None else list(columns), filter=where)
         except (FileNotFoundError, pa.ArrowInvalid, OSError) as cause:
             raise LakeError(

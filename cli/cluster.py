@@ -1,0 +1,104 @@
+"""The one door to Ray: the only `ray.init` of the project.
+
+Three guards, each against something that was seen to happen (docs/decisions/0001):
+
+* `address="local"` unless a cluster is named: without it Ray joins whatever cluster is recorded on the machine;
+* started from the folder that holds our packages: Ray puts the driver's folder in front of every worker's path, so
+  a folder called `store` beside the user would otherwise shadow ours;
+* the uv hook off: it would upload the current folder and run workers from the copy.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from lesionary.errors import UsageError
+from lesionary.provenance import package_root
+
+_SESSION_PREFIX = "lesionary-ray-"
+
+# Plans and small tables travel through the object store, pixels never do.
+_OBJECT_STORE_BYTES = 256 << 20
+
+
+@contextlib.contextmanager
+def ray_session(address: str | None = None, workers: int = 0) -> Iterator[None]:
+    """A connection to Ray for the duration of the block: a private local one, or the named cluster.
+
+    Args:
+        address: a running cluster (`auto`, `ray://…` or host:port); None = start a local one.
+        workers: cores a local session offers; 0 = all of this machine's.
+
+    Raises:
+        UsageError: the named cluster does not answer.
+    """
+    _silence_ray()
+    import ray
+
+    if address is None:
+        with _session_folder() as folder, _started_locally(folder, workers):
+            yield
+        return
+    with contextlib.chdir(package_root()):
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as cause:
+            raise UsageError(
+                f"the Ray cluster does not answer ({type(cause).__name__})",
+                where=f"--ray-address {address}",
+                next_step="check the address, or leave the option out to run on this machine",
+            ) from cause
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _started_locally(folder: Path, workers: int) -> Iterator[None]:
+    import ray
+
+    with contextlib.chdir(package_root()):
+        ray.init(
+            address="local",
+            num_cpus=workers or os.cpu_count(),
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(folder),
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _session_folder() -> Iterator[Path]:
+    """A private folder for Ray's session files; those of drivers that were killed are swept away first.
+
+    It lies directly in the system's temporary folder because Ray's socket paths must stay under 104 characters.
+    """
+    root = Path(tempfile.gettempdir())
+    for stale in root.glob(f"{_SESSION_PREFIX}*"):
+        owner = stale.name.removeprefix(_SESSION_PREFIX).split("-")[0]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            shutil.rmtree(stale, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_SESSION_PREFIX}{os.getpid()}-", dir=root))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _silence_ray() -> None:
+    """Settings Ray reads from the environment when it is imported."""
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")

@@ -1,0 +1,216 @@
+"""Ingest without Ray: what is left to do, who does it, and committing what comes back.
+
+The driver commits finished tasks every few seconds (`lesionary/commits.py`), so a crash loses at most that much work,
+and a rerun skips every unit that is in `units` with the same fingerprint. Tasks run through a `Runner`: `run_here` in
+this process, or `etl/ingest_job.py` on Ray.
+"""
+
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.ingest_tasks import IngestTask, TaskResult, cut_tasks, run_task
+from etl.release import ReleasePlan, ReleaseUnit
+from lesionary import __version__
+from lesionary.commits import Batch, commit
+from lesionary.identifiers import new_ingest_id
+from lesionary.lake import Lake
+from lesionary.provenance import code_fingerprint
+from lesionary.schema import SLICES, TABLES
+from lesionary.settings import IngestSettings
+from lesionary.shards import Shard, ShardWriter
+
+_RECORDS_FOLDER = "ingests"
+
+COUNT_NAMES = tuple(
+    f"{kind}_{state}" for kind in ("rows", "files") for state in ("found", "accepted", "flagged", "quarantined")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an ingest is."""
+
+    files_done: int
+    files_total: int
+    seconds: float
+
+    @property
+    def files_per_second(self) -> float:
+        """Speed since the first task started."""
+        return self.files_done / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At that speed; None before anything is done."""
+        return (self.files_total - self.files_done) / self.files_per_second if self.files_done else None
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How every input ended: accepted + flagged + quarantined = found, for rows and for files."""
+
+    counts: Mapping[str, int]
+    """By `COUNT_NAMES`."""
+    flags: Mapping[str, int]
+    reasons: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSummary:
+    """What an ingest did. `tally` covers the whole source, also what earlier runs had already taken in."""
+
+    ingest_id: str
+    units_found: int
+    units_skipped: int
+    units_written: int
+    slices_written: int
+    seconds: float
+    tally: Tally
+
+
+Runner = Callable[[Sequence[IngestTask]], Iterator[TaskResult]]
+ProgressListener = Callable[[Progress], None]
+
+
+def units_to_do(lake: Lake | None, plan: ReleasePlan) -> list[ReleaseUnit]:
+    """The plan's units that the lake does not hold, or holds from another state of the source."""
+    done: dict[str, str] = {}
+    if lake is not None:
+        rows = lake.read("units", columns=["unit_id", "fingerprint"])
+        done = dict(zip(rows["unit_id"].to_pylist(), rows["fingerprint"].to_pylist(), strict=True))
+    return [unit for unit in plan.units if done.get(unit.unit_id) != unit.fingerprint]
+
+
+def run_here(tasks: Sequence[IngestTask]) -> Iterator[TaskResult]:
+    """Run tasks one after the other in this process: for sources too small to be worth starting Ray."""
+    return map(run_task, tasks)
+
+
+def ingest(
+    lake: Lake,
+    plan: ReleasePlan,
+    settings: IngestSettings,
+    *,
+    runner: Runner,
+    workers: int,
+    progress: ProgressListener | None = None,
+    record: Mapping[str, object] | None = None,
+) -> IngestSummary:
+    """Take a planned source into the lake; safe to run again after any interruption.
+
+    Args:
+        lake: where to.
+        plan: what there is.
+        settings: how.
+        runner: what runs the tasks.
+        workers: how many tasks run at once.
+        progress: told after every task.
+        record: the resolved settings, saved with the counts in the lake's `ingests` folder.
+    """
+    started = time.monotonic()
+    todo = units_to_do(lake, plan)
+    ingest_id = new_ingest_id()
+    tasks = cut_tasks(todo, plan.tree, lake.url, ingest_id, settings, workers)
+    results = runner(tasks) if tasks else iter(())
+    written = _commit_results(lake, ingest_id, results, settings.commit_seconds, _reporter(todo, progress))
+    summary = IngestSummary(
+        ingest_id=ingest_id,
+        units_found=len(plan.units),
+        units_skipped=len(plan.units) - len(todo),
+        units_written=len(todo),
+        slices_written=written,
+        seconds=time.monotonic() - started,
+        tally=tally(lake, [unit.unit_id for unit in plan.units]),
+    )
+    if todo:
+        _save_record(lake, summary, record or {})
+    return summary
+
+
+def _commit_results(
+    lake: Lake,
+    ingest_id: str,
+    results: Iterable[TaskResult],
+    commit_seconds: float,
+    finished: Callable[[Sequence[str]], None],
+) -> int:
+    """Commit results as they come, every `commit_seconds` and at the end; the number of slices written."""
+    waiting: list[TaskResult] = []
+    sequence, slices = 0, 0
+    last_commit = time.monotonic()
+    for result in results:
+        waiting.append(result)
+        slices += result.slices.rows if result.slices else 0
+        finished(result.unit_ids)
+        if time.monotonic() - last_commit >= commit_seconds:
+            sequence += 1
+            _commit_batch(lake, ingest_id, sequence, waiting)
+            waiting, last_commit = [], time.monotonic()
+    if waiting:
+        _commit_batch(lake, ingest_id, sequence + 1, waiting)
+    return slices
+
+
+def _commit_batch(lake: Lake, ingest_id: str, sequence: int, results: Sequence[TaskResult]) -> None:
+    shards: dict[str, list[Shard]] = {SLICES.name: [result.slices for result in results if result.slices]}
+    with tempfile.TemporaryDirectory(prefix="lesionary-") as scratch:
+        for name, table in TABLES.items():
+            if name == SLICES.name:
+                continue
+            rows = pa.concat_tables([result.tables[name] for result in results]).sort_by(table.unit_column)
+            folder = lake.table_folder(name)
+            with ShardWriter(table, folder, f"{ingest_id}-b{sequence:04d}", Path(scratch)) as writer:
+                writer.write(rows)
+                shard = writer.finish()
+            shards[name] = [shard] if shard else []
+    unit_ids = frozenset(unit_id for result in results for unit_id in result.unit_ids)
+    commit(lake, Batch(ingest_id, sequence, unit_ids, shards))
+
+
+def _reporter(todo: Sequence[ReleaseUnit], listener: ProgressListener | None) -> Callable[[Sequence[str]], None]:
+    """Turns finished units into progress."""
+    files = {unit.unit_id: unit.slice_count for unit in todo}
+    total, started = sum(files.values()), time.monotonic()
+    done = 0
+
+    def finished(unit_ids: Sequence[str]) -> None:
+        nonlocal done
+        done += sum(files[unit_id] for unit_id in unit_ids)
+        if listener:
+            listener(Progress(done, total, time.monotonic() - started))
+
+    return finished
+
+
+def tally(lake: Lake, unit_ids: Sequence[str]) -> Tally:
+    """Counts, flags and reasons of some units as the lake holds them now."""
+    wanted = pa.array(unit_ids, pa.string())
+    units = lake.read("units", where=pc.field("unit_id").isin(wanted))
+    flags: Counter[str] = Counter()
+    for name in ("lesions", "slices"):
+        rows = lake.read(name, columns=["flags"], where=pc.field("series_id").isin(wanted))
+        counted = pc.value_counts(pc.list_flatten(rows["flags"].combine_chunks()))
+        flags.update({entry["values"]: entry["counts"] for entry in counted.to_pylist()})
+    quarantined = lake.read("quarantine", columns=["reason"], where=pc.field("unit_id").isin(wanted))
+    return Tally(
+        counts={name: int(pc.sum(units[name]).as_py() or 0) for name in COUNT_NAMES},
+        flags=dict(sorted(flags.items())),
+        reasons=dict(sorted(Counter(quarantined["reason"].to_pylist()).items())),
+    )
+
+
+def _save_record(lake: Lake, summary: IngestSummary, settings: Mapping[str, object]) -> None:
+    """Keep what was done, with which settings and which code, in the lake's `ingests` folder."""
+    record = {**asdict(summary), "settings": settings, "code": code_fingerprint(), "version": __version__}
+    location = lake.location
+    location.filesystem.create_dir(location.join(_RECORDS_FOLDER), recursive=True)
+    with location.filesystem.open_output_stream(location.join(_RECORDS_FOLDER, f"{summary.ingest_id}.json")) as sink:
+        sink.write((json.dumps(record, indent=2, sort_keys=True) + "\n").encode())

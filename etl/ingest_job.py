@@ -1,0 +1,55 @@
+"""The Ray Data face of ingest: tasks out, results back, at the speed of the codec.
+
+Two settings make the difference on few cores (benchmarks/bench_ingest.py): the operator reservation is off, which
+would leave a core idle, and each block is one task whose pixels never enter the object store.
+"""
+
+import pickle
+from collections.abc import Iterator, Sequence
+
+import ray.data
+from ray.exceptions import RayError
+
+from etl.ingest_tasks import IngestTask, TaskResult, run_task
+from lesionary.errors import InternalError, LesionaryError
+
+
+def run_on_ray(tasks: Sequence[IngestTask]) -> Iterator[TaskResult]:
+    """Run tasks on the connected Ray cluster and yield results as they finish.
+
+    A worker that is killed has its task run again by Ray; shards of the lost attempt are never committed.
+
+    Raises:
+        LesionaryError: a task raised it.
+        InternalError: Ray itself gave up.
+    """
+    context = ray.data.DataContext.get_current()
+    context.op_resource_reservation_enabled = False
+    context.enable_progress_bars = False
+    context.raise_original_map_exception = True
+    rows = [{"task": pickle.dumps(task)} for task in tasks]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_run_pickled, num_cpus=1)
+    try:
+        for row in dataset.iter_rows():
+            yield pickle.loads(row["result"])  # noqa: S301 (our own bytes, from our own workers)
+    except LesionaryError:
+        raise
+    except RayError as error:
+        raise _our_error(error) from error
+
+
+def _run_pickled(row: dict[str, bytes]) -> dict[str, bytes]:
+    task: IngestTask = pickle.loads(row["task"])  # noqa: S301 (our own bytes, from our own driver)
+    return {"result": pickle.dumps(run_task(task))}
+
+
+def _our_error(error: BaseException) -> LesionaryError:
+    """The error of ours inside a chain of Ray's, or an internal one that names Ray's."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, LesionaryError):
+            return cause
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return InternalError(
+        f"Ray gave the job up ({type(error).__name__})", next_step="run it again: what was committed is kept"
+    )

@@ -1,0 +1,124 @@
+"""A worker's share of an ingest: whole units read, checked, encoded and written as one shard of slices.
+
+A worker gets *where* the images are, never the images, and returns the shard's name with the small tables of its
+units. Nothing it writes is part of the lake until the driver commits it (`etl/ingest.py`).
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from etl.archive import SourceTree
+from etl.quality import Quarantined
+from etl.release import ImagesOutcome, ReleaseUnit, SliceRow, describe_unit, read_images
+from lesionary.lake import Lake
+from lesionary.pixels import encode_slice, pixel_digest
+from lesionary.provenance import code_fingerprint, require_same_code
+from lesionary.schema import SLICES, TABLES
+from lesionary.settings import IngestSettings
+from lesionary.shards import Shard, ShardWriter, rows_per_group
+
+# Small enough that the last task does not leave a core waiting, large enough that a shard is worth its name.
+_TASKS_PER_WORKER = 8
+_SMALLEST_TASK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class IngestTask:
+    """One worker's share: whole units, about one shard of slices."""
+
+    number: int
+    ingest_id: str
+    lake_url: str
+    code: str
+    tree: SourceTree
+    units: tuple[ReleaseUnit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """What a worker brings back: the name of its shard, and the rows of every other table."""
+
+    unit_ids: tuple[str, ...]
+    slices: Shard | None
+    tables: Mapping[str, pa.Table]
+
+
+def cut_tasks(
+    units: Sequence[ReleaseUnit],
+    tree: SourceTree,
+    lake_url: str,
+    ingest_id: str,
+    settings: IngestSettings,
+    workers: int,
+) -> list[IngestTask]:
+    """Neighbouring units in tasks of about equal bytes, none above `shard_mb` unless a single unit is."""
+    total = sum(unit.byte_count for unit in units)
+    upper = settings.shard_mb << 20
+    wanted = min(upper, max(_SMALLEST_TASK_BYTES, total // (workers * _TASKS_PER_WORKER)))
+    groups: list[list[ReleaseUnit]] = []
+    filled = 0
+    for unit in units:
+        if not groups or filled + unit.byte_count > wanted:
+            groups.append([])
+            filled = 0
+        groups[-1].append(unit)
+        filled += unit.byte_count
+    code = code_fingerprint()
+    return [IngestTask(number, ingest_id, lake_url, code, tree, tuple(group)) for number, group in enumerate(groups, 1)]
+
+
+def run_task(task: IngestTask) -> TaskResult:
+    """Read, check, encode and write one task's units.
+
+    Raises:
+        CodeMismatchError: this process runs other code than the driver.
+    """
+    require_same_code(task.code)
+    folder = Lake.open(task.lake_url).table_folder("slices")
+    described: list[dict[str, pa.Table]] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="lesionary-") as scratch,
+        ShardWriter(SLICES, folder, f"{task.ingest_id}-{task.number:05d}", Path(scratch)) as writer,
+    ):
+        for unit in task.units:
+            outcome = _write_images(unit, task, writer)
+            described.append(describe_unit(unit, outcome, task.ingest_id))
+        shard = writer.finish()
+    tables = {name: pa.concat_tables([one[name] for one in described]) for name in TABLES if name != SLICES.name}
+    return TaskResult(tuple(unit.unit_id for unit in task.units), shard, tables)
+
+
+def _write_images(unit: ReleaseUnit, task: IngestTask, writer: ShardWriter) -> ImagesOutcome:
+    """Stream a unit's images into the shard, a row group at a time."""
+    outcome = ImagesOutcome()
+    waiting: list[SliceRow] = []
+    for item in read_images(unit, task.tree):
+        outcome.add(item)
+        if isinstance(item, Quarantined):
+            continue
+        waiting.append(item)
+        if len(waiting) == rows_per_group(SLICES):
+            writer.write(_encoded(waiting, task.ingest_id))
+            waiting = []
+    if waiting:
+        writer.write(_encoded(waiting, task.ingest_id))
+    return outcome
+
+
+def _encoded(rows: Sequence[SliceRow], ingest_id: str) -> pa.Table:
+    columns = {
+        "series_id": [row.series_id for row in rows],
+        "slice_index": [row.slice_index for row in rows],
+        "z_mm": [row.z_mm for row in rows],
+        "rows": [row.hu.shape[0] for row in rows],
+        "columns": [row.hu.shape[1] for row in rows],
+        "pixels": [encode_slice(row.hu) for row in rows],
+        "pixel_digest": [pixel_digest(row.hu) for row in rows],
+        "flags": [[str(flag) for flag in row.flags] for row in rows],
+        "ingest_id": [ingest_id] * len(rows),
+    }
+    return pa.table(columns, schema=SLICES.schema)
