@@ -1,0 +1,54 @@
+# Every target does its own set-up in .venv; nothing is installed system-wide.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check bench docs clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# Stamps stand for "installed as pyproject.toml and constraints.txt now say".
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Lesionary needs Python 3.11 or newer: make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
+	@echo "installing Lesionary into $(VENV) (about 300 MB, a minute or two)"
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	@$(PIP_INSTALL) --editable '.[dev,bench]'
+	@touch $@
+
+demo: $(VENV)/.installed ## phantom → ingest → sync → SQL answers → a picture, in demo/
+	@LESIONARY=$(BIN)/lesionary bash docs/demo.sh
+
+test: $(VENV)/.installed-dev ## the fast tests
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.installed-dev ## the heavy tests (kill storms, hostile input); CI runs them too
+	@$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.installed-dev ## format, lint, types, layers
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-bench ## the benchmarks, ratios against peers in the same run
+	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+docs: $(VENV)/.installed-dev ## regenerate docs/cli.md and docs/data-contract.md from the code
+	@$(BIN)/python docs/generate.py
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
