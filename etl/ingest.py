@@ -81,12 +81,24 @@ ProgressListener = Callable[[Progress], None]
 
 
 def units_to_do(lake: Lake | None, plan: ReleasePlan) -> list[ReleaseUnit]:
-    """The plan's units that the lake does not hold, or holds from another state of the source."""
-    done: dict[str, str] = {}
-    if lake is not None:
-        rows = lake.read("units", columns=["unit_id", "fingerprint"])
-        done = dict(zip(rows["unit_id"].to_pylist(), rows["fingerprint"].to_pylist(), strict=True))
-    return [unit for unit in plan.units if done.get(unit.unit_id) != unit.fingerprint]
+    """The plan's units that the lake does not hold, or holds from another state of the source.
+
+    A unit never shrinks: where the lake already holds more files of a series than this source offers (the table alone,
+    or one zip of several), what it holds stays.
+    """
+    if lake is None:
+        return list(plan.units)
+    rows = lake.read("units", columns=["unit_id", "fingerprint", "files_found"]).to_pylist()
+    known = {row["unit_id"]: row for row in rows}
+    return [
+        unit
+        for unit in plan.units
+        if unit.unit_id not in known
+        or (
+            known[unit.unit_id]["fingerprint"] != unit.fingerprint
+            and (unit.series_key is None or unit.file_count >= known[unit.unit_id]["files_found"])
+        )
+    ]
 
 
 def run_here(tasks: Sequence[IngestTask]) -> Iterator[TaskResult]:
@@ -177,7 +189,7 @@ def _commit_batch(lake: Lake, ingest_id: str, sequence: int, results: Sequence[T
 
 def _reporter(todo: Sequence[ReleaseUnit], listener: ProgressListener | None) -> Callable[[Sequence[str]], None]:
     """Turns finished units into progress."""
-    files = {unit.unit_id: unit.slice_count for unit in todo}
+    files = {unit.unit_id: unit.image_count for unit in todo}
     total, started = sum(files.values()), time.monotonic()
     done = 0
 

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from etl.archive import SourceTree
 from etl.quality import Quarantined
-from etl.release import ImagesOutcome, ReleaseUnit, SliceRow, describe_unit, read_images
+from etl.release import ReleaseUnit, SliceRow, read_images
+from etl.release_tables import ImagesOutcome, describe_unit
 from lesionary.lake import Lake
 from lesionary.pixels import encode_slice, pixel_digest
 from lesionary.provenance import code_fingerprint, require_same_code

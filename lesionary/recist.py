@@ -22,8 +22,8 @@ PAPER_2017_PADDING_PX = 20.0
 # 155 of 4,927 under 80 degrees.
 PERPENDICULAR_TOLERANCE_DEG = 10.0
 
-# Two diameters that miss each other by less than a tenth of a pixel still cross: the points were clicked.
-CROSSING_TOLERANCE_PX = 0.1
+# Published coordinates carry six digits: lengths that differ by less are equal, axes that miss by less still meet.
+ROUNDING_PX = 0.001
 
 # Directions in which a mask's widest extent is searched: the error is below 1 - cos(pi / 128), .03 %.
 CALIPER_DIRECTIONS = 64
@@ -46,8 +46,8 @@ class Recist:
 
     @property
     def short_exceeds_long(self) -> bool:
-        """Whether the axis recorded as short is the longer one."""
-        return self.short_px > self.long_px
+        """Whether the axis recorded as short is the longer one, by more than rounding."""
+        return self.short_px > self.long_px + ROUNDING_PX
 
     @property
     def perpendicular(self) -> bool:
@@ -102,7 +102,7 @@ def angle_between_axes_deg(points_xy_px: NDArray[np.float64]) -> float:
     return math.degrees(math.acos(min(1.0, cosine)))
 
 
-def axes_cross(points_xy_px: NDArray[np.float64], tolerance_px: float = CROSSING_TOLERANCE_PX) -> bool:
+def axes_cross(points_xy_px: NDArray[np.float64], tolerance_px: float = ROUNDING_PX) -> bool:
     """Whether the two diameters share a point, give or take `tolerance_px` beyond an end.
 
     Parallel axes do not cross, even when they overlap.

@@ -128,7 +128,12 @@ SERIES = Table(
         _real("spacing_y_mm", "mm", "distance between pixel centres along a column"),
         _real("spacing_z_mm", "mm", "distance between slices; the smallest one where the series has several"),
         _count("slice_count", "slices of this series in the lake"),
-        Column("regular_spacing", _FLAG, "one slice interval and no slice missing between the first and the last"),
+        Column(
+            "regular_spacing",
+            _FLAG,
+            "one slice interval and no slice missing between the first and the last; null when unknown",
+            nullable=True,
+        ),
         Column("axial", _FLAG, "slices lie across the body; null when unknown", nullable=True),
         _real("tilt_deg", "degree", "gantry tilt; null when unknown"),
         Column("single_position", _FLAG, "all slices lie at one place; null when unknown", nullable=True),

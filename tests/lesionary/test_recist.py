@@ -70,7 +70,7 @@ def test_axis_without_length_has_no_angle():
     ("four", "crossing"),
     [
         ([[0, 0], [10, 0], [5, -3], [5, 3]], True),
-        ([[0, 0], [10, 0], [5, 0.05], [5, 3]], True),  # misses by less than the tolerance
+        ([[0, 0], [10, 0], [5, 0.0005], [5, 3]], True),  # misses by less than rounding
         ([[0, 0], [10, 0], [5, 1], [5, 3]], False),
         ([[0, 0], [10, 0], [12, -3], [12, 3]], False),
         ([[0, 0], [10, 0], [2, 1], [8, 1]], False),  # parallel
