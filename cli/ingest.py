@@ -1,13 +1,178 @@
 """`lesionary ingest`: a DeepLesion release into the lake."""
 
 import os
-import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.console import human_bytes, human_seconds, live_line, note
+from cli.options import DEFAULT_LAKE, JsonOption, LakeOption
+from cli.render import write_json, write_mapping
+
 if TYPE_CHECKING:
     from etl.ingest import IngestSummary, Progress, Runner
-    from etl.release import ReleasePlan
+    from etl.release import ReleasePlan, ReleaseUnit
+    from lesionary.lake import Lake
+    from lesionary.settings import IngestSettings
+
+# Starting Ray takes 3 to 7 seconds: less than this is done sooner without it (docs/decisions/0005).
+_WORTH_RAY_BYTES = 64 << 20
+
+
+def ingest(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE…", help="Folders, zips, or DL_info.csv; local or s3://…, gs://… .")
+    ],
+    lake: LakeOption = DEFAULT_LAKE,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", help="Starts every identifier; keeps two releases apart. [default: dl]")
+    ] = None,
+    annotations_only: Annotated[
+        bool | None, typer.Option("--annotations-only/--with-images", help="Take DL_info.csv without images.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Worker processes; 0 = all cores. [default: 0]")
+    ] = None,
+    shard_mb: Annotated[int | None, typer.Option("--shard-mb", help="Upper size of a shard. [default: 256]")] = None,
+    commit_seconds: Annotated[
+        int | None, typer.Option("--commit-seconds", help="A crash loses at most this much work. [default: 60]")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", envvar="LESIONARY_CONFIG", help="Settings file. [default: lesionary.toml]"),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address", envvar="LESIONARY_RAY_ADDRESS", help="A running Ray cluster; none = this machine."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Read a DeepLesion release into the lake; a second run does only what is new or was interrupted."""
+    from etl.ingest import ingest as ingest_plan
+    from etl.ingest import units_to_do
+    from etl.release import plan_release
+    from lesionary.settings import IngestSettings, resolve
+
+    flags = {
+        "namespace": namespace,
+        "annotations_only": annotations_only,
+        "workers": workers,
+        "shard_mb": shard_mb,
+        "commit_seconds": commit_seconds,
+    }
+    resolved = resolve(IngestSettings, "ingest", flags=flags, environment=os.environ, config_file=config)
+    settings = resolved.value
+    plan = plan_release(sources, namespace=settings.namespace, annotations_only=settings.annotations_only)
+    opened = _open_lake(lake, create=not dry_run)
+    todo = units_to_do(opened, plan)
+    if dry_run or opened is None:
+        _report_plan(plan, todo, settings, lake, ray_address, as_json=as_json)
+        return
+    with ExitStack() as session, live_line() as show:
+        runner, at_once = _choose_runner(session, todo, settings, ray_address)
+        summary = ingest_plan(
+            opened,
+            plan,
+            settings,
+            runner=runner,
+            workers=at_once,
+            progress=lambda progress: show(_progress_line(progress)),
+            record=resolved.record(),
+        )
+    _report(summary, as_json=as_json)
+
+
+def _open_lake(url: str, *, create: bool) -> "Lake | None":
+    from lesionary.errors import LakeError
+    from lesionary.lake import Lake
+
+    if create:
+        return Lake.create(url)
+    try:
+        return Lake.open(url)
+    except LakeError:
+        return None
+
+
+def _choose_runner(
+    session: ExitStack, todo: "list[ReleaseUnit]", settings: "IngestSettings", ray_address: str | None
+) -> "tuple[Runner, int]":
+    """This process for small sources, Ray for the rest or when a cluster was named; and how many tasks run at once."""
+    from etl.ingest import run_here
+
+    small = sum(unit.byte_count for unit in todo) < _WORTH_RAY_BYTES
+    if ray_address is None and (small or settings.workers == 1):
+        return run_here, 1
+    from cli.cluster import cluster_cores, ray_session
+
+    session.enter_context(ray_session(ray_address, settings.workers))
+    from etl.ingest_job import run_on_ray
+
+    return run_on_ray, settings.workers or cluster_cores()
+
+
+def _progress_line(progress: "Progress") -> str:
+    return (
+        f"{progress.files_done} of {progress.files_total} slices, {progress.files_per_second:.0f} slices/s, "
+        f"{human_seconds(progress.seconds_left)} left"
+    )
+
+
+def _report_plan(
+    plan: "ReleasePlan",
+    todo: "list[ReleaseUnit]",
+    settings: "IngestSettings",
+    lake: str,
+    ray_address: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    values: dict[str, object] = {
+        "units found": len(plan.units),
+        "units to do": len(todo),
+        "images to read": sum(unit.image_count for unit in todo),
+        "bytes to read": sum(unit.byte_count for unit in todo),
+        "annotation rows": plan.rows_found,
+        "workers": settings.workers or os.cpu_count(),
+        "runs on": ray_address or "this machine",
+        "would write to": lake,
+    }
+    if as_json:
+        write_json(values)
+        return
+    values["bytes to read"] = human_bytes(sum(unit.byte_count for unit in todo))
+    write_mapping(values)
+
+
+def _report(summary: "IngestSummary", *, as_json: bool) -> None:
+    if as_json:
+        write_json(asdict(summary))
+        return
+    counts = summary.tally.counts
+    for kind, label in (("rows", "annotation rows"), ("files", "files")):
+        print(
+            f"{label + ':':<17} {counts[f'{kind}_found']:>8} found = {counts[f'{kind}_accepted']} accepted"
+            f" + {counts[f'{kind}_flagged']} flagged + {counts[f'{kind}_quarantined']} quarantined"
+        )
+    _print_counts("flags", summary.tally.flags)
+    _print_counts("quarantined because", summary.tally.reasons)
+    if not summary.units_written:
+        note(f"nothing to do: all {summary.units_found} units were in the lake already")
+        return
+    speed = summary.slices_written / summary.seconds if summary.seconds else 0.0
+    print(
+        f"wrote {summary.units_written} units with {summary.slices_written} slices in {human_seconds(summary.seconds)}"
+        f" ({speed:.0f} slices/s), skipped {summary.units_skipped}; ingest {summary.ingest_id}"
+    )
+
+
+def _print_counts(title: str, counts: Mapping[str, int]) -> None:
+    if counts:
+        print(f"{title}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))

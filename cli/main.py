@@ -1,0 +1,86 @@
+"""`lesionary`: every command, and the one boundary where errors become sentences.
+
+Exit codes: 0 done, 1 our fault, 2 yours, 130 interrupted. A mistake of the person's is one line that says what, where
+and what to do next; anything unexpected is one line and the way to its traceback. Heavy imports live inside the
+commands: `--help` imports neither ray nor pyarrow nor DuckDB.
+"""
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cli import console, doctor, ingest, phantom, show, sql, sync
+from cli import lake as lake_commands
+from lesionary import __version__
+from lesionary.errors import LesionaryError
+
+_DEBUG = "LESIONARY_DEBUG"
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="lesionary",
+    help="Mine measured lesions out of DeepLesion releases and PACS exports, and ask about them.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lesionary {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def prepare(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", envvar=_DEBUG, help="Log more, and show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Mine measured lesions out of DeepLesion releases and PACS exports, and ask about them."""
+    if quiet:
+        console.be_quiet()
+    if debug:
+        os.environ[_DEBUG] = "1"
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+
+app.command("ingest")(ingest.ingest)
+app.command("sync")(sync.sync)
+app.command("sql")(sql.sql)
+app.command("show")(show.show)
+app.command("doctor")(doctor.doctor)
+app.add_typer(lake_commands.app, name="lake")
+app.add_typer(phantom.app, name="phantom")
+
+
+def main() -> None:
+    """Run the command line; the console script."""
+    try:
+        app()
+    except LesionaryError as error:
+        _leave(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _leave("interrupted; what was committed is kept, the same command goes on from there", _INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output left, as `| head` does. Python would complain once more while closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if os.environ.get(_DEBUG):
+            raise
+        _leave(f"unexpected {type(error).__name__}; run again as `lesionary --debug …` to see where", 1)
+
+
+def _leave(sentence: str, code: int) -> None:
+    if os.environ.get(_DEBUG) and code == 1:
+        logging.getLogger(__name__).exception("the traceback asked for with --debug")
+    print(f"lesionary: {sentence}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,110 @@
+"""`lesionary show`: one lesion, what is known of it, and its picture."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.console import note
+from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, PictureOption, StoreOption
+from cli.render import write_json, write_mapping
+from lesionary.errors import LakeError, UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# The whole soft-tissue range, for lesions whose source names no window.
+_DEFAULT_WINDOW_HU = (-175.0, 275.0)
+
+
+def show(
+    lesion: Annotated[str, typer.Argument(metavar="LESION", help="Its name, such as dl-4711.")],
+    picture: PictureOption = None,
+    window: Annotated[
+        str | None,
+        typer.Option("--window", metavar="LOW,HIGH", help="Display window in HU; the reader's own unless given."),
+    ] = None,
+    padding: Annotated[float, typer.Option("--padding", min=0, help="Pixels between diameters and box.")] = 5.0,
+    lake: LakeOption = DEFAULT_LAKE,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is known of one lesion; with --picture also its slice, both diameters and the box."""
+    from store.database import open_reader, store_path
+    from store.queries import lesion as find_lesion
+
+    chosen_window = _parse_window(window)
+    with open_reader(store_path(lake, store)) as connection:
+        found = find_lesion(connection, lesion)
+    if as_json:
+        write_json(found)
+    else:
+        write_mapping(found)
+    if picture is not None:
+        _write_picture(lake, found, picture, chosen_window, padding)
+        note(f"picture: {picture}")
+
+
+def _parse_window(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low, high = 0.0, 0.0
+    if not low < high:
+        raise UsageError("two numbers are needed, the lower first", where="--window", next_step="for example -175,275")
+    return low, high
+
+
+def _write_picture(
+    lake: str, found: dict[str, object], path: Path, window: tuple[float, float] | None, padding: float
+) -> None:
+    from lesionary.artifacts import atomic_file
+    from lesionary.lake import Lake
+    from lesionary.slices import SliceReader
+
+    if not found["image_available"]:
+        raise LakeError(
+            "the lake holds no image for this lesion",
+            where=str(found["lesion_id"]),
+            next_step="ingest it with its images",
+        )
+    with SliceReader(Lake.open(lake)) as reader:
+        hu = reader.read(str(found["series_id"]), int(str(found["slice_index"])))
+    image = draw(hu, found, window or _window_of(found), padding)
+    with atomic_file(path) as sink:
+        image.save(sink, format="PNG")
+
+
+def _window_of(found: dict[str, object]) -> tuple[float, float]:
+    low, high = found["window_low_hu"], found["window_high_hu"]
+    return (low, high) if isinstance(low, float) and isinstance(high, float) else _DEFAULT_WINDOW_HU
+
+
+def draw(hu: object, found: dict[str, object], window: tuple[float, float], padding: float) -> "Image.Image":
+    """The windowed slice with both diameters, the padded box and a caption."""
+    import numpy as np
+
+    from lesionary.picture import draw_lesion
+    from lesionary.recist import padded_box
+    from lesionary.schema import COORDINATE_COLUMNS
+
+    # Pictures count pixels from zero, published coordinates from one.
+    origin = 1.0 if found["coord_convention"] == "one_based" else 0.0
+    points = np.array([float(str(found[name])) for name in COORDINATE_COLUMNS]).reshape(4, 2) - origin
+    tight = [float(str(edge)) - origin for edge in found["box_xyxy_px"]]  # type: ignore[attr-defined]
+    box = padded_box((tight[0], tight[1], tight[2], tight[3]), padding)
+    size = "" if found["long_mm"] is None else f"{found['long_mm']:.1f} × {found['short_mm']:.1f} mm"
+    caption = "  ".join(
+        str(part)
+        for part in (
+            found["lesion_id"],
+            found["lesion_type"] or "type unknown",
+            size,
+            f"slice {found['slice_index']}",
+            f"window {window[0]:g} … {window[1]:g} HU",
+        )
+        if part
+    )
+    return draw_lesion(np.asarray(hu, dtype=np.int16), points, box, window, caption)

@@ -1,0 +1,109 @@
+"""`lesionary sql`: read-only questions, from the command line or at a prompt."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import DEFAULT_LAKE, ForceOption, Format, JsonOption, LakeOption, StoreOption
+from cli.render import write_rows
+from lesionary.errors import LesionaryError, UsageError
+
+if TYPE_CHECKING:
+    import duckdb
+
+_SHORTHANDS = {
+    ".tables": "SHOW TABLES",
+    ".schema": "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'main'",
+}
+_BATCH_ROWS = 65_536
+
+
+def sql(
+    question: Annotated[str | None, typer.Argument(metavar="[SQL]", help="One question; none = a prompt.")] = None,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
+    parquet: Annotated[
+        Path | None, typer.Option("--parquet", metavar="FILE", help="Write the answer to a Parquet file.")
+    ] = None,
+    force: ForceOption = False,
+    lake: LakeOption = DEFAULT_LAKE,
+    store: StoreOption = None,
+) -> None:
+    """Ask the feature store in SQL: read-only, no files, no network, no extensions.
+
+    For example: lesionary sql "SELECT lesion_type, median(long_mm) FROM lesion_features GROUP BY ALL"
+    """
+    from store.database import open_reader, store_path
+
+    if as_json + as_csv + (parquet is not None) > 1:
+        raise UsageError("an answer has one form", where="--json, --csv, --parquet", next_step="choose one")
+    form = Format.JSON if as_json else Format.CSV if as_csv else Format.TABLE
+    with open_reader(store_path(lake, store)) as connection:
+        if question is None:
+            _prompt(connection, form)
+        elif parquet is not None:
+            _write_parquet(connection, question, parquet, force=force)
+        else:
+            _answer(connection, question, form)
+
+
+def _answer(connection: "duckdb.DuckDBPyConnection", question: str, form: Format) -> None:
+    from store.queries import ask
+
+    answer = ask(connection, question)
+    write_rows(answer.columns, answer.rows, form)
+
+
+def _write_parquet(connection: "duckdb.DuckDBPyConnection", question: str, path: Path, *, force: bool) -> None:
+    """Our own writer, not COPY: the engine itself may not touch files."""
+    import pyarrow.parquet as pq
+
+    from lesionary.artifacts import atomic_file
+    from store.queries import run
+
+    if path.exists() and not force:
+        raise UsageError("the file exists", where=path.name, next_step="add --force to overwrite it")
+    reader = run(connection, question).to_arrow_reader(_BATCH_ROWS)
+    with atomic_file(path) as sink, pq.ParquetWriter(sink, reader.schema, compression="zstd") as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+
+
+def _prompt(connection: "duckdb.DuckDBPyConnection", form: Format) -> None:
+    """Statements end with a semicolon; a mistake costs its statement, not the session."""
+    interactive = sys.stdin.isatty()
+    if interactive:
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401 (gives the prompt line editing and history)
+        print("one question at a time, ended by ;   .tables  .schema  .quit")
+    for statement in _statements(interactive=interactive):
+        try:
+            _answer(connection, _SHORTHANDS.get(statement, statement), form)
+        except LesionaryError as error:
+            if not interactive:
+                raise
+            print(error, file=sys.stderr)
+
+
+def _statements(*, interactive: bool) -> Iterator[str]:
+    waiting = ""
+    while True:
+        try:
+            line = input(("sql> " if not waiting else "...> ") if interactive else "")
+        except EOFError:
+            break
+        if line.strip() == ".quit":
+            return
+        if line.strip() in _SHORTHANDS and not waiting:
+            yield line.strip()
+            continue
+        waiting = f"{waiting}\n{line}" if waiting else line
+        if waiting.rstrip().endswith(";"):
+            yield waiting.rstrip().rstrip(";")
+            waiting = ""
+    if waiting.strip():
+        yield waiting

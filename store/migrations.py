@@ -1,0 +1,138 @@
+"""The store's own schema, as numbered steps that are applied in order, each in a transaction, each once.
+
+Rows from the lake live in schema `lake_rows`, every row with the number of the shard it came from; people see the
+views of the same names in `main`. No pyarrow here: `lesionary sql` must answer before pyarrow could be imported. That
+these columns are the lake's is checked by a test instead.
+"""
+
+from dataclasses import dataclass
+
+import duckdb
+
+from lesionary.errors import StoreError
+
+_BOOKKEEPING = """
+CREATE SCHEMA IF NOT EXISTS store;
+CREATE TABLE IF NOT EXISTS store.migrations (
+    number INTEGER PRIMARY KEY, name VARCHAR NOT NULL, applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+"""
+
+_LAKE_ROWS = """
+CREATE SCHEMA lake_rows;
+
+CREATE SEQUENCE store.shard_numbers;
+CREATE TABLE store.shards (
+    table_name VARCHAR NOT NULL, path VARCHAR NOT NULL,
+    shard INTEGER NOT NULL DEFAULT nextval('store.shard_numbers'),
+    PRIMARY KEY (table_name, path)
+);
+CREATE TABLE store.synced (table_name VARCHAR PRIMARY KEY, lake_version BIGINT NOT NULL, synced_at TIMESTAMPTZ NOT NULL);
+
+CREATE TABLE lake_rows.series (
+    series_id VARCHAR, patient_id VARCHAR, study_id VARCHAR, study_index INTEGER, study_day INTEGER, source VARCHAR,
+    sex VARCHAR, age_years DOUBLE, rows INTEGER, columns INTEGER, spacing_x_mm DOUBLE, spacing_y_mm DOUBLE,
+    spacing_z_mm DOUBLE, slice_count INTEGER, regular_spacing BOOLEAN, axial BOOLEAN, tilt_deg DOUBLE,
+    single_position BOOLEAN, window_low_hu DOUBLE, window_high_hu DOUBLE, flags VARCHAR[], fingerprint VARCHAR,
+    ingest_id VARCHAR, shard INTEGER
+);
+CREATE TABLE lake_rows.slices (
+    series_id VARCHAR, slice_index INTEGER, z_mm DOUBLE, rows INTEGER, columns INTEGER, pixel_digest VARCHAR,
+    flags VARCHAR[], ingest_id VARCHAR, shard INTEGER
+);
+CREATE TABLE lake_rows.lesions (
+    lesion_id VARCHAR, row_number INTEGER, series_id VARCHAR, patient_id VARCHAR, study_id VARCHAR,
+    slice_index INTEGER, long_x1_px DOUBLE, long_y1_px DOUBLE, long_x2_px DOUBLE, long_y2_px DOUBLE,
+    short_x1_px DOUBLE, short_y1_px DOUBLE, short_x2_px DOUBLE, short_y2_px DOUBLE, coord_convention VARCHAR,
+    box_xyxy_px DOUBLE[4], long_px DOUBLE, short_px DOUBLE, long_mm DOUBLE, short_mm DOUBLE, stated_long DOUBLE,
+    stated_short DOUBLE, stated_unit VARCHAR, stated_ratio DOUBLE, axes_angle_deg DOUBLE, release_x DOUBLE,
+    release_y DOUBLE, release_z DOUBLE, lesion_type VARCHAR, possibly_noisy BOOLEAN, split VARCHAR,
+    range_first_slice INTEGER, range_last_slice INTEGER, window_low_hu DOUBLE, window_high_hu DOUBLE,
+    source_format VARCHAR, confidence DOUBLE, flags VARCHAR[],
+    raw STRUCT(
+        File_name VARCHAR, Patient_index VARCHAR, Study_index VARCHAR, Series_ID VARCHAR, Key_slice_index VARCHAR,
+        Measurement_coordinates VARCHAR, Bounding_boxes VARCHAR, Lesion_diameters_Pixel_ VARCHAR,
+        Normalized_lesion_location VARCHAR, Coarse_lesion_type VARCHAR, Possibly_noisy VARCHAR, Slice_range VARCHAR,
+        Spacing_mm_px_ VARCHAR, Image_size VARCHAR, DICOM_windows VARCHAR, Patient_gender VARCHAR,
+        Patient_age VARCHAR, Train_Val_Test VARCHAR
+    ),
+    ingest_id VARCHAR, shard INTEGER
+);
+CREATE TABLE lake_rows.quarantine (
+    unit_id VARCHAR, kind VARCHAR, member VARCHAR, reason VARCHAR, detail VARCHAR, ingest_id VARCHAR, shard INTEGER
+);
+CREATE TABLE lake_rows.units (
+    unit_id VARCHAR, source VARCHAR, fingerprint VARCHAR, rows_found INTEGER, rows_accepted INTEGER,
+    rows_flagged INTEGER, rows_quarantined INTEGER, files_found INTEGER, files_accepted INTEGER,
+    files_flagged INTEGER, files_quarantined INTEGER, ingest_id VARCHAR, shard INTEGER
+);
+
+CREATE VIEW series AS SELECT * EXCLUDE (shard) FROM lake_rows.series;
+CREATE VIEW slices AS SELECT * EXCLUDE (shard) FROM lake_rows.slices;
+CREATE VIEW lesions AS SELECT * EXCLUDE (shard) FROM lake_rows.lesions;
+CREATE VIEW quarantine AS SELECT * EXCLUDE (shard) FROM lake_rows.quarantine;
+CREATE VIEW units AS SELECT * EXCLUDE (shard) FROM lake_rows.units;
+"""
+
+_LESION_FEATURES = """
+CREATE VIEW lesion_features AS
+SELECT
+    lesion.lesion_id, lesion.patient_id, lesion.study_id, series.study_index, series.study_day, lesion.series_id,
+    lesion.slice_index, lesion.lesion_type, lesion.long_mm, lesion.short_mm, lesion.long_px, lesion.short_px,
+    pi() / 4 * lesion.long_mm * lesion.short_mm AS ellipse_area_mm2,
+    CASE WHEN lesion.long_px > 0 THEN lesion.short_px / lesion.long_px END AS short_over_long,
+    (lesion.box_xyxy_px[1] + lesion.box_xyxy_px[3]) / 2 AS center_x_px,
+    (lesion.box_xyxy_px[2] + lesion.box_xyxy_px[4]) / 2 AS center_y_px,
+    slice.z_mm, lesion.release_x, lesion.release_y, lesion.release_z, lesion.axes_angle_deg, series.sex,
+    series.age_years, series.spacing_x_mm, series.spacing_y_mm, series.spacing_z_mm, lesion.window_low_hu,
+    lesion.window_high_hu, lesion.split, lesion.possibly_noisy, lesion.flags, lesion.confidence, series.source,
+    lesion.source_format, slice.series_id IS NOT NULL AS image_available, lesion.row_number, lesion.ingest_id
+FROM lake_rows.lesions AS lesion
+LEFT JOIN lake_rows.series AS series USING (series_id)
+LEFT JOIN lake_rows.slices AS slice USING (series_id, slice_index);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the store's schema."""
+
+    number: int
+    name: str
+    sql: str
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(1, "tables of the lake", _LAKE_ROWS),
+    Migration(2, "wide view of lesions", _LESION_FEATURES),
+)
+
+
+def migrate(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Bring a store to this release's schema; the names of the steps that were applied.
+
+    Raises:
+        StoreError: a newer release made the store.
+    """
+    connection.execute(_BOOKKEEPING)
+    found = connection.execute("SELECT coalesce(max(number), 0) FROM store.migrations").fetchone()
+    present = int(found[0]) if found else 0
+    if present > MIGRATIONS[-1].number:
+        raise StoreError(
+            f"a newer release made this store (its schema is {present}, ours {MIGRATIONS[-1].number})",
+            next_step="use that release, or delete the file and run `lesionary sync`",
+        )
+    applied = []
+    for migration in MIGRATIONS[present:]:
+        connection.begin()
+        try:
+            connection.execute(migration.sql)
+            connection.execute(
+                "INSERT INTO store.migrations (number, name) VALUES (?, ?)", [migration.number, migration.name]
+            )
+        except BaseException:
+            connection.rollback()
+            raise
+        connection.commit()
+        applied.append(migration.name)
+    return applied

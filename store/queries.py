@@ -1,0 +1,87 @@
+"""Questions to the store: one read-only statement, its columns and its rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import duckdb
+
+from lesionary.errors import StoreError, UnknownLesionError
+
+_FETCH_ROWS = 1024
+_QUESTIONS = frozenset({"SELECT", "EXPLAIN", "RELATION"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A question's columns, and its rows as they are fetched."""
+
+    columns: tuple[str, ...]
+    rows: Iterator[tuple[object, ...]]
+
+
+def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
+    """Run one question.
+
+    Raises:
+        StoreError: it is no question, more than one, or DuckDB refuses it.
+    """
+    cursor = run(connection, sql)
+    return Answer(tuple(column[0] for column in cursor.description or ()), _fetch(cursor))
+
+
+def run(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection:
+    """Run one question and leave its result on the connection, for Arrow readers."""
+    try:
+        statements = connection.extract_statements(sql)
+    except duckdb.Error as error:
+        raise _refused(error) from None
+    if len(statements) != 1:
+        raise StoreError(
+            f"one question at a time, found {len(statements)}", next_step="put the others into calls of their own"
+        )
+    kind = statements[0].type.name
+    if kind not in _QUESTIONS:
+        raise StoreError(
+            f"the store only answers questions, found {kind}",
+            next_step="use SELECT, WITH, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN",
+        )
+    try:
+        return connection.execute(statements[0])
+    except duckdb.Error as error:
+        raise _refused(error) from None
+
+
+def _fetch(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[object, ...]]:
+    while True:
+        try:
+            rows = cursor.fetchmany(_FETCH_ROWS)
+        except duckdb.Error as error:
+            raise _refused(error) from None
+        if not rows:
+            return
+        yield from rows
+
+
+def _refused(error: duckdb.Error) -> StoreError:
+    """DuckDB's own first paragraph: it names the word it stumbled over and near matches."""
+    sentence = str(error).split("\n\nLINE")[0].strip()
+    return StoreError(sentence, next_step='`lesionary sql "SHOW TABLES"` lists what there is')
+
+
+def lesion(connection: duckdb.DuckDBPyConnection, lesion_id: str) -> dict[str, object]:
+    """Everything the store knows of one lesion: its features and the ends of its axes.
+
+    Raises:
+        UnknownLesionError: the store has no such lesion.
+    """
+    cursor = connection.execute(
+        "SELECT * FROM lesion_features JOIN (SELECT lesion_id, COLUMNS('^(long|short)_[xy][12]_px$'), "
+        "coord_convention, box_xyxy_px FROM lesions) USING (lesion_id) WHERE lesion_id = ?",
+        [lesion_id],
+    )
+    row = cursor.fetchone()
+    if row is None:
+        example = connection.execute("SELECT min(lesion_id) FROM lesions").fetchone()
+        known = f"its names look like {example[0]}" if example and example[0] else "it is empty: run `lesionary sync`"
+        raise UnknownLesionError("the store has no such lesion", where="lesion", next_step=known)
+    return dict(zip((column[0] for column in cursor.description or ()), row, strict=True))
