@@ -103,9 +103,8 @@ def _look_at_store(lake: str, store: str | None) -> Finding:
 
     with open_reader(store_path(lake, store)) as connection:
         rows = connection.execute("SELECT table_name, lake_version FROM store.synced").fetchall()
-    behind = sorted(
-        name for name, version in Lake.open(lake).snapshot().versions.items() if dict(rows).get(name) != version
-    )
+    versions = Lake.open(lake).snapshot().versions
+    behind = sorted(name for name, version in versions.items() if dict(rows).get(name) != version)
     if behind:
         return Finding("warn", "store", f"behind the lake in {', '.join(behind)}", "run `lesionary sync`")
     return Finding("ok", "store", "up to date with the lake")

@@ -29,8 +29,14 @@ def history(
         write_json([asdict(record) for record in records])
         return
     rows = [
-        (f"{record.timestamp:{_SECONDS_FORMAT}}", record.table, record.version, record.operation, record.rows_added)
-        + (record.ingest_id,)
+        (
+            f"{record.timestamp:{_SECONDS_FORMAT}}",
+            record.table,
+            record.version,
+            record.operation,
+            record.rows_added,
+            record.ingest_id,
+        )
         for record in records
     ]
     write_rows(("when (UTC)", "table", "version", "operation", "rows", "ingest"), rows, Format.TABLE)

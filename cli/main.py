@@ -41,7 +41,7 @@ def _show_version(wanted: bool) -> None:
 def prepare(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")] = False,
     debug: Annotated[bool, typer.Option("--debug", envvar=_DEBUG, help="Log more, and show tracebacks.")] = False,
-    version: Annotated[
+    _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
@@ -67,6 +67,8 @@ def main() -> None:
     try:
         app()
     except LesionaryError as error:
+        if os.environ.get(_DEBUG):
+            logging.getLogger(__name__).exception("the traceback asked for with --debug")
         _leave(str(error), error.exit_code)
     except KeyboardInterrupt:
         _leave("interrupted; what was committed is kept, the same command goes on from there", _INTERRUPTED)
@@ -80,7 +82,5 @@ def main() -> None:
 
 
 def _leave(sentence: str, code: int) -> None:
-    if os.environ.get(_DEBUG) and code == 1:
-        logging.getLogger(__name__).exception("the traceback asked for with --debug")
     print(f"lesionary: {sentence}", file=sys.stderr)
     sys.exit(code)

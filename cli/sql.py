@@ -60,6 +60,7 @@ def _answer(connection: "duckdb.DuckDBPyConnection", question: str, form: Format
 
 def _write_parquet(connection: "duckdb.DuckDBPyConnection", question: str, path: Path, *, force: bool) -> None:
     """Our own writer, not COPY: the engine itself may not touch files."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from lesionary.artifacts import atomic_file
@@ -67,7 +68,7 @@ def _write_parquet(connection: "duckdb.DuckDBPyConnection", question: str, path:
 
     if path.exists() and not force:
         raise UsageError("the file exists", where=path.name, next_step="add --force to overwrite it")
-    reader = run(connection, question).to_arrow_reader(_BATCH_ROWS)
+    reader: pa.RecordBatchReader = run(connection, question).to_arrow_reader(_BATCH_ROWS)
     with atomic_file(path) as sink, pq.ParquetWriter(sink, reader.schema, compression="zstd") as writer:
         for batch in reader:
             writer.write_batch(batch)

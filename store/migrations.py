@@ -27,7 +27,9 @@ CREATE TABLE store.shards (
     shard INTEGER NOT NULL DEFAULT nextval('store.shard_numbers'),
     PRIMARY KEY (table_name, path)
 );
-CREATE TABLE store.synced (table_name VARCHAR PRIMARY KEY, lake_version BIGINT NOT NULL, synced_at TIMESTAMPTZ NOT NULL);
+CREATE TABLE store.synced (
+    table_name VARCHAR PRIMARY KEY, lake_version BIGINT NOT NULL, synced_at TIMESTAMPTZ NOT NULL
+);
 
 CREATE TABLE lake_rows.series (
     series_id VARCHAR, patient_id VARCHAR, study_id VARCHAR, study_index INTEGER, study_day INTEGER, source VARCHAR,
