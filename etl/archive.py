@@ -71,13 +71,50 @@ class Member:
     """What changes when the content does: a zip's CRC, or the time of change in ns."""
 
 
+class _OpenArchive:
+    """A zip held open: its file, its directory, and the first entry of each name."""
+
+    def __init__(self, location: Location) -> None:
+        self._file = _seekable(location)
+        try:
+            self._zip = zipfile.ZipFile(self._file)
+        except BaseException:
+            self._file.close()
+            raise
+        self.infos = self._zip.infolist()
+        self._first: dict[str, zipfile.ZipInfo] = {}
+        for info in self.infos:
+            self._first.setdefault(info.filename, info)
+
+    def read(self, name: str, limit: int) -> bytes:
+        """At most `limit` bytes of a member."""
+        with self._zip.open(self._first[name]) as stream:
+            return stream.read(limit)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._zip.close()
+        self._file.close()
+
+
 class SourceTree:
     """The places of a source and reading from them; pickles as its places and reopens archives on demand."""
 
     def __init__(self, containers: Sequence[Container], limits: ArchiveLimits) -> None:
         self.containers = list(containers)
         self.limits = limits
-        self._open: OrderedDict[int, tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]] = OrderedDict()
+        self._open: OrderedDict[int, _OpenArchive] = OrderedDict()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the archives held open; reading opens them again."""
+        while self._open:
+            self._open.popitem()[1].close()
 
     def __reduce__(self) -> tuple[type[Self], tuple[list[Container], ArchiveLimits]]:
         """Open archives do not travel."""
@@ -185,7 +222,7 @@ class SourceTree:
     def _zip_entries(self, number: int) -> Iterator[Member | Quarantined]:
         label = f"archive #{number}"
         try:
-            infos = self._archive(number)[0].infolist()
+            infos = self._archive(number).infos
         except (*_ZIP_ERRORS, OSError) as error:
             yield Quarantined("file", label, Reason.ARCHIVE_DAMAGED, type(error).__name__)
             return
@@ -208,25 +245,19 @@ class SourceTree:
             seen.add(info.filename)
             yield Member(number, info.filename, info.file_size, info.CRC)
 
-    def _archive(self, number: int) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+    def _archive(self, number: int) -> _OpenArchive:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        location = self.containers[number].location
-        archive = zipfile.ZipFile(_seekable(location))
-        first: dict[str, zipfile.ZipInfo] = {}
-        for info in archive.infolist():
-            first.setdefault(info.filename, info)
+        archive = _OpenArchive(self.containers[number].location)
         while len(self._open) >= _MAX_OPEN_ARCHIVES:
-            self._open.popitem(last=False)[1][0].close()
-        self._open[number] = archive, first
-        return archive, first
+            self._open.popitem(last=False)[1].close()
+        self._open[number] = archive
+        return archive
 
     def _read_zip_member(self, number: int, name: str) -> bytes:
         try:
-            archive, members = self._archive(number)
-            with archive.open(members[name]) as stream:
-                return stream.read(self.limits.member_bytes + 1)
+            return self._archive(number).read(name, self.limits.member_bytes + 1)
         except KeyError:
             raise RefusedError(Reason.FILE_UNREADABLE, "no longer in the archive") from None
         except (*_ZIP_ERRORS, RuntimeError) as error:

@@ -4,6 +4,7 @@ The release stores HU + 32768 as 16-bit grey PNG. The sum is taken apart in 32 b
 """
 
 import struct
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -13,6 +14,8 @@ from etl.quality import Reason, RefusedError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">I4sIIBBBBB")
+_CHUNK = struct.Struct(">I4s")
+_CHECKSUM_BYTES = 4
 _RELEASE_OFFSET = 32_768
 _GREY = 0
 
@@ -27,6 +30,7 @@ def decode_png16(data: bytes) -> NDArray[np.int16]:
         RefusedError: it is not a 16-bit grey PNG of a plausible size, or does not decode.
     """
     _check_header(data)
+    _check_chunks(data)
     try:
         stored = imagecodecs.png_decode(data)
     except (imagecodecs.PngError, ValueError, MemoryError, OverflowError) as error:
@@ -52,3 +56,24 @@ def _check_header(data: bytes) -> None:
         raise RefusedError(Reason.PNG_NOT_GREY, f"colour type {colour}")
     if bits != 16:
         raise RefusedError(Reason.PNG_NOT_16_BIT, f"{bits} bits")
+
+
+def _check_chunks(data: bytes) -> None:
+    """Walk all chunks and compare their checksums.
+
+    The decoder alone is not enough: a damaged chunk *name* makes it skip the pixels and return an image of nothing.
+    """
+    view = memoryview(data)
+    place = len(_SIGNATURE)
+    while place + _CHUNK.size + _CHECKSUM_BYTES <= len(view):
+        length, kind = _CHUNK.unpack_from(view, place)
+        body_end = place + _CHUNK.size + length
+        if body_end + _CHECKSUM_BYTES > len(view):
+            break
+        stated = int.from_bytes(view[body_end : body_end + _CHECKSUM_BYTES], "big")
+        if zlib.crc32(view[place + 4 : body_end]) != stated:
+            raise RefusedError(Reason.PNG_DAMAGED, "a checksum differs")
+        if kind == b"IEND":
+            return
+        place = body_end + _CHECKSUM_BYTES
+    raise RefusedError(Reason.PNG_DAMAGED, "the file is cut off")

@@ -82,6 +82,7 @@ def run_task(task: IngestTask) -> TaskResult:
     folder = Lake.open(task.lake_url).table_folder("slices")
     described: list[dict[str, pa.Table]] = []
     with (
+        task.tree,
         tempfile.TemporaryDirectory(prefix="lesionary-") as scratch,
         ShardWriter(SLICES, folder, f"{task.ingest_id}-{task.number:05d}", Path(scratch)) as writer,
     ):

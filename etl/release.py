@@ -146,11 +146,11 @@ def plan_release(
     Raises:
         SourceError: a source does not exist, or there is nothing usable in any.
     """
-    tree = SourceTree.open(sources, limits or ArchiveLimits())
     listing = _Listing()
-    for entry in tree.entries():
-        listing.add(entry, tree)
-    annotations = _read_table(tree, listing)
+    with SourceTree.open(sources, limits or ArchiveLimits()) as tree:
+        for entry in tree.entries():
+            listing.add(entry, tree)
+        annotations = _read_table(tree, listing)
     _require_something(sources, listing, annotations, annotations_only=annotations_only)
     if annotations_only:
         listing.series.clear()
