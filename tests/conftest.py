@@ -39,6 +39,8 @@ def annotation_row(**changes):
         if len(parts) == 4 and all(part.isdigit() for part in parts):
             numbers = [str(int(part)) for part in parts]
             row |= dict(zip(("Patient_index", "Study_index", "Series_ID", "Key_slice_index"), numbers, strict=True))
+            key = int(parts[3])
+            row["Slice_range"] = changes.get("Slice_range", f"{key - 3}, {key + 3}")
     return row
 
 
@@ -53,10 +55,11 @@ def annotation_csv(*rows):
     return ("\n".join(lines) + "\n").encode()
 
 
-def slice_hu(series, index, side=64):
-    """The image of a slice: the same every time, another for every slice."""
+def slice_hu(series, index, side=512):
+    """The image of a slice: the same every time, another for every slice, quick to encode."""
     seed = [int(part) for part in series.split("_")] + [index]
-    return np.random.default_rng(seed).integers(-1024, 3071, (side, side)).astype(np.int16)
+    blocks = np.random.default_rng(seed).integers(-1024, 3071, (8, 8)).astype(np.int16)
+    return np.kron(blocks, np.ones((side // 8, side // 8), np.int16))
 
 
 def png_bytes(hu):
@@ -64,7 +67,7 @@ def png_bytes(hu):
     return imagecodecs.png_encode((hu.astype(np.int32) + 32768).astype(np.uint16), level=1)
 
 
-def write_release(folder, series, rows, side=64):
+def write_release(folder, series, rows, side=512):
     """A release in folders: `series` maps names to slice numbers."""
     for name, indices in series.items():
         target = Path(folder, "Images_png", name)
@@ -80,9 +83,9 @@ def release(tmp_path):
     """Three series of five slices, four rows, one of them without its image."""
     rows = [
         annotation_row(),
-        annotation_row(File_name="000001_02_01_002.png", Patient_age="62.0"),
+        annotation_row(File_name="000001_02_01_003.png", Patient_age="62.0"),
         annotation_row(File_name="000002_01_01_004.png", Coarse_lesion_type="-1", Train_Val_Test="1"),
-        annotation_row(File_name="000003_01_01_002.png"),
+        annotation_row(File_name="000003_01_01_003.png"),
     ]
     series = {name: range(1, 6) for name in ("000001_01_01", "000001_02_01", "000002_01_01")}
     return write_release(tmp_path / "release", series, rows)

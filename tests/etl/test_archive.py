@@ -24,7 +24,7 @@ GOOD = "Images_png/000001_01_01/001.png"
 
 @pytest.fixture
 def image():
-    return png_bytes(slice_hu("000001_01_01", 1))
+    return png_bytes(slice_hu("000001_01_01", 1, 64))
 
 
 def entries(*sources, limits=LIMITS):
