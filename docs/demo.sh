@@ -11,8 +11,8 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 rm -rf "$out"
 mkdir -p "$out"
 
-say "1. A CT phantom, written as a DeepLesion release (12 patients, with every quirk of the published one)"
-"$lesionary" phantom release "$out/release" --patients 12 --seed 7 --image-size 256 --quirk all
+say "1. A CT phantom, written as a DeepLesion release (8 patients, with every quirk of the published one)"
+"$lesionary" phantom release "$out/release" --patients 8 --seed 7 --quirk all
 
 say "2. Into the lake: read, check, de-identify, encode, commit"
 "$lesionary" ingest "$out/release"
@@ -32,8 +32,8 @@ ask "SELECT patient_id, count(DISTINCT study_id) AS studies, count(*) AS marks, 
      FROM lesion_features GROUP BY patient_id ORDER BY sum_mm DESC LIMIT 5"
 
 say "6. One lesion, with its diameters and box"
-lesion=$("$lesionary" sql --csv "SELECT lesion_id FROM lesion_features WHERE lesion_type = 'lung' AND image_available
-     AND len(flags) = 0 ORDER BY abs(long_mm - 20) LIMIT 1" | tail -n 1)
+lesion=$("$lesionary" sql --csv "SELECT lesion_id FROM lesion_features WHERE image_available
+     ORDER BY len(flags), abs(long_mm - 30), lesion_id LIMIT 1" | tail -n 1)
 "$lesionary" show "$lesion" --picture "$out/lesion.png"
 
 say "7. Is everything whole?"

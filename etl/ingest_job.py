@@ -4,6 +4,7 @@ Two settings make the difference on few cores (benchmarks/bench_ingest.py): the 
 would leave a core idle, and each block is one task whose pixels never enter the object store.
 """
 
+import logging
 import pickle
 from collections.abc import Iterator, Sequence
 
@@ -23,6 +24,8 @@ def run_on_ray(tasks: Sequence[IngestTask]) -> Iterator[TaskResult]:
         LesionaryError: a task raised it.
         InternalError: Ray itself gave up.
     """
+    # Ray Data logs every plan it runs; its files in the session folder keep the details.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.op_resource_reservation_enabled = False
     context.enable_progress_bars = False
