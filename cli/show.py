@@ -95,7 +95,7 @@ def draw(hu: object, found: dict[str, object], window: tuple[float, float], padd
     points = np.array([float(str(found[name])) for name in COORDINATE_COLUMNS]).reshape(4, 2) - origin
     tight = [float(str(edge)) - origin for edge in found["box_xyxy_px"]]  # type: ignore[attr-defined]
     box = padded_box((tight[0], tight[1], tight[2], tight[3]), padding)
-    size = "" if found["long_mm"] is None else f"{found['long_mm']:.1f} × {found['short_mm']:.1f} mm"
+    size = "" if found["long_mm"] is None else f"{found['long_mm']:.1f} x {found['short_mm']:.1f} mm"
     caption = "  ".join(
         str(part)
         for part in (

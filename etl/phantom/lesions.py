@@ -262,7 +262,8 @@ def _look(  # noqa: PLR0911 (one return for each kind of lesion)
     if host is Tissue.SPLEEN:
         dark = -float(np.clip(45 + 15 * one, 15, 90))
         return Look(dark * 0.4, dark, "spleen", texture=texture, softness=softness, confined=(Tissue.SPLEEN,))
-    native, large = 36 + 9 * one, radius_mm > 12
+    # In muscle it would be seen only by its texture: such lesions are darker.
+    native, large = 36 + 9 * one - (22 if host is Tissue.MUSCLE else 0), radius_mm > 12
     return Look(
         native, native + gain, texture=texture, core_hu=-core if large else 0.0, rim_hu=rim if large else 0.0,
         softness=softness,
