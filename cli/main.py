@@ -70,11 +70,10 @@ def main() -> None:
         if os.environ.get(_DEBUG):
             logging.getLogger(__name__).exception("the traceback asked for with --debug")
         _leave(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _leave("interrupted; what was committed is kept, the same command goes on from there", _INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output left, as `| head` does. Python would complain once more while closing stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as leaving:
+        if leaving.code == _INTERRUPTED:
+            _leave("interrupted; what was committed is kept, the same command goes on from there", _INTERRUPTED)
+        raise
     except Exception as error:
         if os.environ.get(_DEBUG):
             raise

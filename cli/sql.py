@@ -60,15 +60,14 @@ def _answer(connection: "duckdb.DuckDBPyConnection", question: str, form: Format
 
 def _write_parquet(connection: "duckdb.DuckDBPyConnection", question: str, path: Path, *, force: bool) -> None:
     """Our own writer, not COPY: the engine itself may not touch files."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from lesionary.artifacts import atomic_file
-    from store.queries import run
+    from store.queries import ask_for_arrow
 
     if path.exists() and not force:
         raise UsageError("the file exists", where=path.name, next_step="add --force to overwrite it")
-    reader: pa.RecordBatchReader = run(connection, question).to_arrow_reader(_BATCH_ROWS)
+    reader = ask_for_arrow(connection, question, _BATCH_ROWS)
     with atomic_file(path) as sink, pq.ParquetWriter(sink, reader.schema, compression="zstd") as writer:
         for batch in reader:
             writer.write_batch(batch)

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import duckdb
 
 from lesionary.errors import StoreError, UnknownLesionError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _FETCH_ROWS = 1024
 _QUESTIONS = frozenset({"SELECT", "EXPLAIN", "RELATION"})
@@ -25,30 +29,44 @@ def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
     Raises:
         StoreError: it is no question, more than one, or DuckDB refuses it.
     """
-    cursor = run(connection, sql)
+    question = _the_question(connection, sql)
+    try:
+        cursor = connection.execute(question)
+    except duckdb.Error as error:
+        raise _refused(error) from None
+    except RuntimeError as error:
+        # DuckDB's way of saying that somebody pressed Ctrl-C.
+        raise KeyboardInterrupt from error
     return Answer(tuple(column[0] for column in cursor.description or ()), _fetch(cursor))
 
 
-def run(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection:
-    """Run one question and leave its result on the connection, for Arrow readers."""
+def ask_for_arrow(connection: duckdb.DuckDBPyConnection, sql: str, batch_rows: int) -> "pa.RecordBatchReader":
+    """Run one question and read its answer as Arrow batches.
+
+    Raises:
+        StoreError: as for `ask`.
+    """
+    question = _the_question(connection, sql)
+    try:
+        return connection.sql(question.query).to_arrow_reader(batch_rows)
+    except duckdb.Error as error:
+        raise _refused(error) from None
+
+
+def _the_question(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
     try:
         statements = connection.extract_statements(sql)
     except duckdb.Error as error:
         raise _refused(error) from None
     if len(statements) != 1:
-        raise StoreError(
-            f"one question at a time, found {len(statements)}", next_step="put the others into calls of their own"
-        )
+        raise StoreError(f"one question at a time, found {len(statements)}", next_step="ask them one by one")
     kind = statements[0].type.name
     if kind not in _QUESTIONS:
         raise StoreError(
             f"the store only answers questions, found {kind}",
             next_step="use SELECT, WITH, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN",
         )
-    try:
-        return connection.execute(statements[0])
-    except duckdb.Error as error:
-        raise _refused(error) from None
+    return statements[0]
 
 
 def _fetch(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[object, ...]]:
