@@ -98,11 +98,11 @@ def _damaged(path: Path) -> StoreError:
 
 def _require_current_schema(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     try:
-        found = connection.execute("SELECT max(number) FROM store.migrations").fetchone()
+        ((present,),) = connection.execute("SELECT coalesce(max(number), 0) FROM store.migrations").fetchall()
     except duckdb.CatalogException as cause:
         raise _damaged(path) from cause
-    present, ours = (found[0] if found else 0), MIGRATIONS[-1].number
+    ours = MIGRATIONS[-1].number
     if present != ours:
-        age = "an older" if (present or 0) < ours else "a newer"
-        remedy = "run `lesionary sync`" if (present or 0) < ours else "use that release, or delete the file and sync"
+        age = "an older" if present < ours else "a newer"
+        remedy = "run `lesionary sync`" if present < ours else "use that release, or delete the file and sync"
         raise StoreError(f"{age} release made this store", where=path.name, next_step=remedy)
