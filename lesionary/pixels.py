@@ -52,6 +52,8 @@ def encode_slice(hu: NDArray[np.int16]) -> bytes:
         compressor="zstd",
         shuffle=1,
         typesize=_BYTES_PER_PIXEL,
+        # One block for the whole image: the default splits it and decodes a third slower, at the same size.
+        blocksize=little_endian.nbytes,
         numthreads=1,
     )
     return _HEADER.pack(_BLOSC2_MAGIC, *hu.shape) + bytes(body)
