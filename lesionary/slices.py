@@ -7,8 +7,7 @@ row group and one decode. Make one reader per process or thread; it pickles as i
 
 import bisect
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +23,9 @@ from lesionary.shards import Shard
 _MAX_OPEN_SHARDS = 32
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class SlicePlace(NamedTuple):
+    """Where a slice lies in the lake."""
+
     shard: str
     row_group: int
     row: int
@@ -39,7 +39,7 @@ class SliceReader:
         _, self._shards = lake.shards("slices")
         self._low_units = [shard.low_unit for shard in self._shards]
         self._folder = lake.table_folder("slices")
-        self._places: dict[str, dict[int, _Place]] = {}
+        self._places: dict[str, dict[int, SlicePlace]] = {}
         self._indexed: set[str] = set()
         self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
 
@@ -63,6 +63,19 @@ class SliceReader:
         Raises:
             LakeError: the lake holds no such slice, or its shard is missing or damaged.
         """
+        place = self.place(series_id, slice_index)
+        try:
+            group = self._file(place.shard).read_row_group(place.row_group, columns=["pixels"], use_threads=False)
+        except (OSError, pa.ArrowInvalid) as cause:
+            raise self._damaged() from cause
+        return decode_slice(group.column(0)[place.row].as_buffer())
+
+    def place(self, series_id: str, slice_index: int) -> SlicePlace:
+        """Where a slice lies: its shard, row group, and row within that.
+
+        Raises:
+            LakeError: the lake holds no such slice.
+        """
         place = self._series(series_id).get(slice_index)
         if place is None:
             raise LakeError(
@@ -70,18 +83,14 @@ class SliceReader:
                 where=self._lake.url,
                 next_step="the slices it has: SELECT slice_index FROM slices WHERE series_id = …",
             )
-        try:
-            group = self._file(place.shard).read_row_group(place.row_group, columns=["pixels"], use_threads=False)
-        except (OSError, pa.ArrowInvalid) as cause:
-            raise self._damaged() from cause
-        return decode_slice(group.column(0)[place.row].as_buffer())
+        return place
 
     def close(self) -> None:
         """Close every shard held open."""
         while self._open:
             self._open.popitem()[1].close()
 
-    def _series(self, series_id: str) -> dict[int, _Place]:
+    def _series(self, series_id: str) -> dict[int, SlicePlace]:
         if series_id not in self._places:
             # Shards are ordered by their lowest unit: none after this point can hold the series.
             last = bisect.bisect_right(self._low_units, series_id)
@@ -97,7 +106,7 @@ class SliceReader:
         except (OSError, pa.ArrowInvalid) as cause:
             raise self._damaged() from cause
         groups = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
-        places = (_Place(shard.path, group, row) for group, rows in enumerate(groups) for row in range(rows))
+        places = (SlicePlace(shard.path, group, row) for group, rows in enumerate(groups) for row in range(rows))
         series, indices = keys["series_id"].to_pylist(), keys["slice_index"].to_pylist()
         for place, name, index in zip(places, series, indices, strict=True):
             self._places.setdefault(name, {})[index] = place

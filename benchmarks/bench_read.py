@@ -1,0 +1,113 @@
+"""Random slices out of the lake against decoding the PNGs they came from.
+
+    python benchmarks/bench_read.py [--slices 1000] [--reads 600] [--rounds 5] [--folder DIR]
+
+* png: read the file, decode it (imagecodecs, and OpenCV beside it);
+* bytes: the same slice's encoded bytes at hand, decoded: what the codec alone costs;
+* shard: its row group read from the Parquet shard, then decoded: the cheapest way to a slice by its place;
+* reader: `SliceReader.read(series, index)`, the public way, its index warm.
+
+Every way reads the same slices in the same random order; files are in the page cache for all.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import cv2
+import imagecodecs
+import pyarrow.parquet as pq
+from make_release import write_release
+from measure import median, report
+
+from etl.ingest import ingest, run_here
+from etl.release import plan_release
+from lesionary.lake import Lake
+from lesionary.pixels import decode_slice
+from lesionary.settings import IngestSettings
+from lesionary.slices import SliceReader
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--slices", type=int, default=1000)
+    parser.add_argument("--reads", type=int, default=600)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", type=Path, default=None, help="keep the made release here for the next time")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="lesionary-bench-") as scratch:
+        data = write_release((arguments.folder or Path(scratch)) / f"release-{arguments.slices}", arguments.slices)
+        lake = Lake.create(str(Path(scratch, "lake")))
+        ingest(lake, plan_release([str(data)], namespace="dl"), IngestSettings(), runner=run_here, workers=1)
+        compare(data, lake, arguments.reads, arguments.rounds)
+
+
+def compare(data: Path, lake: Lake, reads: int, rounds: int) -> None:
+    paths = sorted((data / "Images_png").rglob("*.png"))
+    random.Random(7).shuffle(paths)
+    chosen = paths[:reads]
+    keys = [(f"dl-{path.parent.name}", int(path.stem)) for path in chosen]
+    reader = SliceReader(lake)
+    places = [reader.place(*key) for key in keys]
+    shards = {
+        path: pq.ParquetFile(lake.table_folder("slices").join(path), memory_map=True) for path, _, _ in set(places)
+    }
+    encoded = [
+        shards[path].read_row_group(group, columns=["pixels"]).column(0)[row].as_buffer() for path, group, row in places
+    ]
+
+    def png() -> None:
+        for path in chosen:
+            imagecodecs.png_decode(path.read_bytes())
+
+    def opencv() -> None:
+        for path in chosen:
+            cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+    def from_bytes() -> None:
+        for value in encoded:
+            decode_slice(value)
+
+    def from_shard() -> None:
+        for path, group, row in places:
+            table = shards[path].read_row_group(group, columns=["pixels"], use_threads=False)
+            decode_slice(table.column(0)[row].as_buffer())
+
+    def through_reader() -> None:
+        for series, index in keys:
+            reader.read(series, index)
+
+    ways: dict[str, Callable[[], None]] = {
+        "png": png,
+        "png, OpenCV": opencv,
+        "bytes": from_bytes,
+        "shard": from_shard,
+        "reader": through_reader,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - started)
+    print(f"{reads} random slices of 512 × 512 out of {len(paths)}, medians of {rounds} rounds")
+    base = median(seconds["png"])
+    for name, measured in seconds.items():
+        print(f"  {name:<12} {median(measured) / reads * 1e3:6.3f} ms a slice  {base / median(measured):5.1f} × png")
+    shard, public = base / median(seconds["shard"]), base / median(seconds["reader"])
+    report("random slices from the lake over decoding the PNGs", f"{shard:.1f} ×", "≥ 5", holds=shard >= 5)
+    report("the same through the public reader", f"{public:.1f} ×", "≥ 3", holds=public >= 3)
+    lake_bytes = sum(shard.bytes for shard in lake.shards("slices")[1])
+    png_bytes = sum(path.stat().st_size for path in paths)
+    report("the lake's size over the PNGs'", f"{lake_bytes / png_bytes:.3f}", "≤ 1", holds=lake_bytes <= png_bytes)
+
+
+if __name__ == "__main__":
+    main()
