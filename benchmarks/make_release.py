@@ -21,7 +21,7 @@ SIDE_PX = 512
 SLICES_PER_SERIES = 25
 _DRAWN = 24
 _NOISE_HU = 6.0
-_PNG_LEVEL = 6
+_PNG_LEVEL = 4
 
 
 def write_release(folder: Path, slices: int) -> Path:

@@ -30,7 +30,7 @@ def ray_session(address: str | None = None, workers: int = 0) -> Iterator[None]:
     """A connection to Ray for the duration of the block: a private local one, or the named cluster.
 
     Args:
-        address: a running cluster (`auto`, `ray://…` or host:port); None = start a local one.
+        address: a running cluster (`auto`, `ray://…` or host:port); None or `local` = start one here.
         workers: cores a local session offers; 0 = all of this machine's.
 
     Raises:
@@ -39,7 +39,7 @@ def ray_session(address: str | None = None, workers: int = 0) -> Iterator[None]:
     _silence_ray()
     import ray
 
-    if address is None:
+    if address in {None, "local"}:
         with _session_folder() as folder, _started_locally(folder, workers):
             yield
         return

@@ -19,6 +19,9 @@ app = typer.Typer(help="Patients that never lived: write test data of any size."
 _LIVE_LINE_INTERVAL_S = 0.2
 _MEGABYTE = 1e6
 
+# Somewhat less than 1 GB of slices of 512 × 512.
+DEFAULT_SLICES_PER_ZIP = 4000
+
 
 @app.callback()
 def phantom() -> None:
@@ -37,8 +40,10 @@ def release(
         int | None, typer.Option(help="Narrow the context around key slices to keep at most so many slices.")
     ] = None,
     zips: Annotated[bool, typer.Option("--zips", help="Put slices into numbered zips instead of folders.")] = False,
-    slices_per_zip: Annotated[int, typer.Option(help="With --zips: about how many slices a zip holds.")] = 4000,
-    png_level: Annotated[int, typer.Option(help="zlib level of slice files, 0 to 9.")] = 6,
+    slices_per_zip: Annotated[
+        int, typer.Option(help="With --zips: about how many slices a zip holds.")
+    ] = DEFAULT_SLICES_PER_ZIP,
+    png_level: Annotated[int, typer.Option(help="zlib level of slice files, 0 to 9.")] = 4,
     quirk: Annotated[
         list[str] | None, typer.Option(help="An oddity of the real release to put in; repeatable; `all` for every one.")
     ] = None,

@@ -170,7 +170,7 @@ def _split_between(plan: SeriesPlan, low: int, high: int, name: str) -> SeriesPl
     gap = (low + high) // 2
     head = replace(one, last_index=gap - 1)
     tail = SubVolume(gap + 1, other.last_index, other.z_mm(gap + 1), other.interval_mm)
-    parts = sorted({*plan.sub_volumes, head, tail} - {one, other}, key=lambda part: part.first_index)
+    parts = sorted({*plan.sub_volumes} - {one, other} | {head, tail}, key=lambda part: part.first_index)
     touched = _key_indices(plan) & {*head.slice_indices, *tail.slice_indices}
     return replace(plan, sub_volumes=tuple(parts), keys=_named(plan.keys, name, touched))
 

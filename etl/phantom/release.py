@@ -40,9 +40,6 @@ _TASKS_PER_WORKER = 4
 # Below this a lesion of median size is a pixel or two; above, one slice takes seconds.
 IMAGE_SIZE_RANGE = (48, 1024)
 
-# About what one of the real release's 56 zips would hold at 512 × 512 in 1 GB.
-DEFAULT_SLICES_PER_ZIP = 4000
-
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is: patients, then slices."""
 
