@@ -1,0 +1,60 @@
+"""Ray workers run our code, whatever lies around the person who calls."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.cluster import ray_session
+from lesionary.errors import UsageError
+
+PROGRAM = "from cli.main import main; main()"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_data_folders_named_like_our_packages_do_not_shadow_them(tmp_path, release):
+    for name in ("store", "etl", "lesionary", "cli"):
+        (tmp_path / "here" / name).mkdir(parents=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", PROGRAM, "ingest", str(release), "--lake", "lake", "--ray-address", "local"],
+        cwd=tmp_path / "here",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "15 found = 15 accepted" in done.stdout
+    assert (tmp_path / "here" / "lake" / "lake.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_session_folders_of_killed_drivers_are_swept_away(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    stale = tmp_path / "lesionary-ray-999999999-x"
+    stale.mkdir()
+    own = tmp_path / f"lesionary-ray-{os.getpid()}-y"
+    own.mkdir()
+    program = "from cli.cluster import ray_session\nwith ray_session(workers=1): pass"
+
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "TMPDIR": str(tmp_path)}, timeout=100)
+
+    assert {path.name for path in tmp_path.iterdir()} == {own.name}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_cluster_that_does_not_answer_is_named():
+    with pytest.raises(UsageError, match="--ray-address 127.0.0.1:1: the Ray cluster does not answer"), ray_session(
+        "127.0.0.1:1"
+    ):
+        pass
