@@ -37,8 +37,9 @@ def decode_png16(data: bytes) -> NDArray[np.int16]:
         raise RefusedError(Reason.PNG_DAMAGED, f"decoder says {type(error).__name__}") from None
     if stored.dtype != np.uint16 or stored.ndim != 2:
         raise RefusedError(Reason.PNG_DAMAGED, "the decoded image is not what its header states")
-    # Subtracting in int32 and narrowing again equals flipping the top bit, which needs no wider copy.
-    hu: NDArray[np.int16] = (stored ^ np.uint16(_RELEASE_OFFSET)).view(np.int16)
+    # Subtracting in int32 and narrowing again equals flipping the top bit, which needs no second image.
+    stored ^= np.uint16(_RELEASE_OFFSET)
+    hu: NDArray[np.int16] = stored.view(np.int16)
     return hu
 
 

@@ -25,7 +25,7 @@ from lesionary.lake import Lake
 from lesionary.provenance import code_fingerprint
 from lesionary.schema import SLICES, TABLES
 from lesionary.settings import IngestSettings
-from lesionary.shards import Shard, ShardWriter
+from lesionary.shards import Shard, ShardWriter, make_durable
 
 _RECORDS_FOLDER = "ingests"
 
@@ -156,10 +156,13 @@ def _commit_results(
 ) -> int:
     """Commit results as they come, every `commit_seconds` and at the end; the number of slices written."""
     waiting: list[TaskResult] = []
+    slices_folder = lake.table_folder(SLICES.name)
     sequence, slices = 0, 0
     last_commit = time.monotonic()
     for result in results:
         waiting.append(result)
+        # Now, while the workers go on, rather than in a row before the commit.
+        make_durable(slices_folder, [result.slices] if result.slices else [])
         slices += result.slices.rows if result.slices else 0
         finished(result.unit_ids)
         if time.monotonic() - last_commit >= commit_seconds:

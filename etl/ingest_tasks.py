@@ -20,11 +20,14 @@ from lesionary.pixels import encode_slice, pixel_digest
 from lesionary.provenance import code_fingerprint, require_same_code
 from lesionary.schema import SLICES, TABLES
 from lesionary.settings import IngestSettings
-from lesionary.shards import Shard, ShardWriter, rows_per_group
+from lesionary.shards import Shard, ShardWriter
 
 # Small enough that the last task does not leave a core waiting, large enough that a shard is worth its name.
 _TASKS_PER_WORKER = 8
 _SMALLEST_TASK_BYTES = 4 << 20
+
+# Slices encoded before they are handed to the writer: 8 row groups, some 6 MB.
+_SLICES_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def run_task(task: IngestTask) -> TaskResult:
 
 
 def _write_images(unit: ReleaseUnit, task: IngestTask, writer: ShardWriter) -> ImagesOutcome:
-    """Stream a unit's images into the shard, a row group at a time."""
+    """Stream a unit's images into the shard, some row groups at a time."""
     outcome = ImagesOutcome()
     waiting: list[SliceRow] = []
     for item in read_images(unit, task.tree):
@@ -103,7 +106,7 @@ def _write_images(unit: ReleaseUnit, task: IngestTask, writer: ShardWriter) -> I
         if isinstance(item, Quarantined):
             continue
         waiting.append(item)
-        if len(waiting) == rows_per_group(SLICES):
+        if len(waiting) == _SLICES_AT_ONCE:
             writer.write(_encoded(waiting, task.ingest_id))
             waiting = []
     if waiting:

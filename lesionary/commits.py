@@ -28,7 +28,7 @@ from deltalake.transaction import AddAction, RemoveAction, Transaction
 from lesionary.errors import CommitConflictError
 from lesionary.lake import Lake, live_shards
 from lesionary.schema import TABLES, Table
-from lesionary.shards import Shard, ShardWriter
+from lesionary.shards import Shard, ShardWriter, make_durable
 
 # Shared by every commit, so that two commits prepared against one version can never both succeed.
 _WRITERS_LOCK = "lesionary-writers"
@@ -70,6 +70,7 @@ def _commit_table(lake: Lake, table: Table, batch: Batch) -> None:
         replaced, kept = _replace_units(lake, table, delta, batch)
         if not added and not replaced:
             return
+        make_durable(lake.table_folder(table.name), added + kept)
         try:
             _write_transaction(delta, table, batch, added + kept, replaced)
         except CommitFailedError:

@@ -1,8 +1,8 @@
 """One shard: a Parquet file of one table, written whole, named by its own digest, described for the Delta log.
 
-The digest in the name makes a shard self-checking and its name unique for ever. Pixels are stored without Parquet
-compression (they are blosc2 frames already) in row groups of `SLICES_PER_ROW_GROUP`, so that one slice is one short
-read; every other column is zstd-compressed.
+The digest in the name makes a shard self-checking and its name unique for ever. Slices are stored without Parquet
+compression (their pixels are blosc2 frames already) in row groups of `SLICES_PER_ROW_GROUP`, so that one slice is one
+short read; every other table is zstd-compressed.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,10 +24,11 @@ from lesionary.errors import InternalError
 from lesionary.locations import Location
 from lesionary.schema import Table
 
-# Reading a slice maps its row group and decodes one value: 2, 4 and 8 read alike, 1 is slower and doubles the footer.
-SLICES_PER_ROW_GROUP = 4
+# Reading a slice maps its row group and decodes one value: 2, 4 and 8 read alike, 1 is slower and doubles the footer,
+# and the fewer groups the less there is to write.
+SLICES_PER_ROW_GROUP = 8
 _DEFAULT_ROWS_PER_GROUP = 64_000
-_UNCOMPRESSED_COLUMNS = frozenset({"pixels"})
+_ENCODED_COLUMNS = frozenset({"pixels"})
 DIGEST_DIGITS = 32
 _UPLOAD_BYTES = 8 << 20
 
@@ -74,9 +75,7 @@ class _DigestingFile(io.RawIOBase):
         return self._file.tell()
 
     def finish(self) -> str:
-        """Flush to disk; the digest of everything written."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Close the file; the digest of everything written."""
         self._file.close()
         return self._digest.hexdigest()
 
@@ -89,7 +88,8 @@ class ShardWriter:
     """Writes one shard of one table; `finish` publishes it under its final name.
 
     Local lakes get the file by rename inside the table's folder; object stores by one upload from `scratch`.
-    A writer that is left without `finish` (an exception, a killed worker) leaves nothing a reader could see.
+    A writer that is left without `finish` (an exception, a killed worker) leaves nothing a reader could see. The bytes
+    reach the disk itself before a commit names them (`make_durable`), not while the worker waits.
     """
 
     def __init__(self, table: Table, folder: Location, prefix: str, scratch: Path) -> None:
@@ -152,10 +152,21 @@ class ShardWriter:
         return Shard(name, size, self._rows, self._low, self._high)
 
 
+def make_durable(folder: Location, shards: Sequence[Shard]) -> None:
+    """Wait until shards of a local lake are on disk, their names included; object stores do that on upload."""
+    if not folder.is_local or not shards:
+        return
+    for path in (*(Path(folder.path, shard.path) for shard in shards), Path(folder.path)):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def rows_per_group(table: Table) -> int:
     """How many rows of a table share a row group."""
-    heavy = _UNCOMPRESSED_COLUMNS.intersection(table.column_names)
-    return SLICES_PER_ROW_GROUP if heavy else _DEFAULT_ROWS_PER_GROUP
+    return SLICES_PER_ROW_GROUP if _is_heavy(table) else _DEFAULT_ROWS_PER_GROUP
 
 
 def digest_in_name(path: str) -> str:
@@ -164,27 +175,16 @@ def digest_in_name(path: str) -> str:
 
 
 def _parquet_options(table: Table) -> Mapping[str, object]:
-    compression = {name: "NONE" if name in _UNCOMPRESSED_COLUMNS else "ZSTD" for name in _leaf_columns(table)}
-    return {
-        "compression": compression,
-        "use_dictionary": [name for name in table.column_names if name.endswith("_id")],
-        "write_statistics": list(table.key),
-        # The Arrow schema carries fixed-size lists and column meanings that Parquet alone would lose.
-        "store_schema": True,
-    }
+    """How a table is stored; the Arrow schema goes along because Parquet alone would lose fixed-size lists."""
+    if _is_heavy(table):
+        # Pixels are compressed already, and compressing eight rows of the rest costs more than it saves.
+        return {"compression": "NONE", "use_dictionary": False, "write_statistics": list(table.key)}
+    identifiers = [name for name in table.column_names if name.endswith("_id")]
+    return {"compression": "ZSTD", "use_dictionary": identifiers, "write_statistics": list(table.key)}
 
 
-def _leaf_columns(table: Table) -> list[str]:
-    """Parquet names columns by their leaves: a list's values and a struct's fields have paths of their own."""
-    leaves = []
-    for field in table.schema:
-        if pa.types.is_struct(field.type):
-            leaves += [f"{field.name}.{child.name}" for child in field.type]
-        elif pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type):
-            leaves.append(f"{field.name}.list.element")
-        else:
-            leaves.append(field.name)
-    return leaves
+def _is_heavy(table: Table) -> bool:
+    return not _ENCODED_COLUMNS.isdisjoint(table.column_names)
 
 
 def _upload(source: Path, folder: Location, name: str) -> None:

@@ -46,7 +46,8 @@ def test_session_folders_of_killed_drivers_are_swept_away(tmp_path, monkeypatch)
     own.mkdir()
     program = "from cli.cluster import ray_session\nwith ray_session(workers=1): pass"
 
-    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "TMPDIR": str(tmp_path)}, timeout=100)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=100)
 
     assert {path.name for path in tmp_path.iterdir()} == {own.name}
 
@@ -54,7 +55,8 @@ def test_session_folders_of_killed_drivers_are_swept_away(tmp_path, monkeypatch)
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_cluster_that_does_not_answer_is_named():
-    with pytest.raises(UsageError, match="--ray-address 127.0.0.1:1: the Ray cluster does not answer"), ray_session(
-        "127.0.0.1:1"
+    with (
+        pytest.raises(UsageError, match="--ray-address 127.0.0.1:1: the Ray cluster does not answer"),
+        ray_session("127.0.0.1:1"),
     ):
         pass
