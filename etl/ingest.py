@@ -209,9 +209,13 @@ def tally(lake: Lake, unit_ids: Sequence[str]) -> Tally:
     """Counts, flags and reasons of some units as the lake holds them now."""
     wanted = pa.array(unit_ids, pa.string())
     units = lake.read("units", where=pc.field("unit_id").isin(wanted))
+    # Slices are many and their flags few: only units that are known to have some are looked through.
+    odd = units.filter(pc.greater(units["files_flagged"], 0))["unit_id"]
     flags: Counter[str] = Counter()
-    for name in ("lesions", "slices"):
-        rows = lake.read(name, columns=["flags"], where=pc.field("series_id").isin(wanted))
+    for name, series in (("lesions", wanted), ("slices", odd.combine_chunks())):
+        if len(series) == 0:
+            continue
+        rows = lake.read(name, columns=["flags"], where=pc.field("series_id").isin(series))
         counted = pc.value_counts(pc.list_flatten(rows["flags"].combine_chunks()))
         flags.update({entry["values"]: entry["counts"] for entry in counted.to_pylist()})
     quarantined = lake.read("quarantine", columns=["reason"], where=pc.field("unit_id").isin(wanted))

@@ -93,7 +93,12 @@ def run_task(task: IngestTask) -> TaskResult:
             outcome = _write_images(unit, task, writer)
             described.append(describe_unit(unit, outcome, task.ingest_id))
         shard = writer.finish()
-    tables = {name: pa.concat_tables([one[name] for one in described]) for name in TABLES if name != SLICES.name}
+    # In one piece: a chunk for every unit would weigh a hundred times its rows on the driver.
+    tables = {
+        name: pa.concat_tables([one[name] for one in described]).combine_chunks()
+        for name in TABLES
+        if name != SLICES.name
+    }
     return TaskResult(tuple(unit.unit_id for unit in task.units), shard, tables)
 
 

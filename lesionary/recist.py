@@ -115,8 +115,8 @@ def axes_cross(points_xy_px: NDArray[np.float64], tolerance_px: float = ROUNDING
     offset = other_start - start
     on_long = float(offset[0] * across[1] - offset[1] * across[0]) / determinant
     on_short = float(offset[0] * along[1] - offset[1] * along[0]) / determinant
-    slack_long = tolerance_px / float(np.linalg.norm(along))
-    slack_short = tolerance_px / float(np.linalg.norm(across))
+    slack_long = tolerance_px / math.dist(start, end)
+    slack_short = tolerance_px / math.dist(other_start, other_end)
     return -slack_long <= on_long <= 1 + slack_long and -slack_short <= on_short <= 1 + slack_short
 
 

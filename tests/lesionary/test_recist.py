@@ -144,3 +144,9 @@ def test_single_pixel_has_the_size_of_a_pixel():
 
 def test_empty_mask_has_no_diameter():
     assert measure_mask(np.zeros((4, 4), bool)) is None
+
+
+@pytest.mark.parametrize("tiny", [5.5e-213, 1e-320, 0.0])
+def test_axes_of_almost_no_length_are_measured_without_a_fault(tiny):
+    for four in ([[0, 0], [tiny, 0], [0, 0], [0, 1]], [[0, 0], [0, 1], [0, 0], [tiny, 0]], [[0, 0], [0, tiny]] * 2):
+        assert measure_points(np.array(four, float), (1, 1)).long_px in {tiny, 1.0}
