@@ -33,7 +33,7 @@ def bare(source: Path, target: Path) -> float:
     series = sorted((source / "Images_png").iterdir())
     halves = [series[0::WORKERS], series[1::WORKERS]]
     with Pool(WORKERS) as pool:
-        pool.map(_warm, range(WORKERS))
+        pool.map(_warm, range(WORKERS), chunksize=1)
         started = time.perf_counter()
         pool.starmap(_bare_half, [(half, target / f"{number}.parquet") for number, half in enumerate(halves)])
         return time.perf_counter() - started
