@@ -16,6 +16,7 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">I4sIIBBBBB")
 _CHUNK = struct.Struct(">I4s")
 _CHECKSUM_BYTES = 4
+_CHECKED_BY_THE_DECODER = frozenset({b"IHDR", b"IDAT"})
 _RELEASE_OFFSET = 32_768
 _GREY = 0
 
@@ -60,9 +61,10 @@ def _check_header(data: bytes) -> None:
 
 
 def _check_chunks(data: bytes) -> None:
-    """Walk all chunks and compare their checksums.
+    """Walk all chunks and compare the checksums of those that the decoder may skip.
 
-    The decoder alone is not enough: a damaged chunk *name* makes it skip the pixels and return an image of nothing.
+    It verifies the critical ones itself, but a damaged chunk *name* can turn the pixels into something it may skip, and
+    it then returns an image of nothing.
     """
     view = memoryview(data)
     place = len(_SIGNATURE)
@@ -71,9 +73,10 @@ def _check_chunks(data: bytes) -> None:
         body_end = place + _CHUNK.size + length
         if body_end + _CHECKSUM_BYTES > len(view):
             break
-        stated = int.from_bytes(view[body_end : body_end + _CHECKSUM_BYTES], "big")
-        if zlib.crc32(view[place + 4 : body_end]) != stated:
-            raise RefusedError(Reason.PNG_DAMAGED, "a checksum differs")
+        if kind not in _CHECKED_BY_THE_DECODER:
+            stated = int.from_bytes(view[body_end : body_end + _CHECKSUM_BYTES], "big")
+            if zlib.crc32(view[place + 4 : body_end]) != stated:
+                raise RefusedError(Reason.PNG_DAMAGED, "a checksum differs")
         if kind == b"IEND":
             return
         place = body_end + _CHECKSUM_BYTES
