@@ -23,11 +23,6 @@ _MEGABYTE = 1e6
 DEFAULT_SLICES_PER_ZIP = 4000
 
 
-@app.callback()
-def phantom() -> None:
-    """Patients that never lived: write test data of any size."""
-
-
 @app.command()
 def release(
     *,

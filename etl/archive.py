@@ -36,6 +36,9 @@ _ZIP_ERRORS = (
     ValueError,
 )
 
+# Most slices fit into one piece.
+_PIECE_BYTES = 1 << 20
+
 # An open archive holds its directory (some 20 MB for one of the release's 56).
 _MAX_OPEN_ARCHIVES = 3
 
@@ -89,7 +92,7 @@ class _OpenArchive:
     def read(self, name: str, limit: int) -> bytes:
         """At most `limit` bytes of a member."""
         with self._zip.open(self._first[name]) as stream:
-            return stream.read(limit)
+            return _read_at_most(stream, limit)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -168,7 +171,7 @@ class SourceTree:
                 data = self._read_zip_member(container, name)
             else:
                 with _sequential(place.location, name) as stream:
-                    data = stream.read(self.limits.member_bytes + 1)
+                    data = _read_at_most(stream, self.limits.member_bytes + 1)
         except OSError as error:
             raise RefusedError(Reason.FILE_UNREADABLE, type(error).__name__) from None
         if len(data) > self.limits.member_bytes:
@@ -278,11 +281,21 @@ def _below(root: Location, name: str) -> Location:
     return Location(f"{root.url}/{name}", root.filesystem, root.join(name))
 
 
+def _read_at_most(stream: IO[bytes], limit: int) -> bytes:
+    """A stream's bytes, cut at `limit`; in pieces, because one read of the limit would claim that much memory."""
+    parts: list[bytes] = []
+    left = limit
+    while left > 0 and (part := stream.read(min(left, _PIECE_BYTES))):
+        parts.append(part)
+        left -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
 def _sequential(location: Location, name: str) -> IO[bytes]:
     """A file object to read from start to end; local files without pyarrow's detour, which costs more than the read."""
     path = location.join(name) if name else location.path
     if location.is_local:
-        return Path(path).open("rb")
+        return Path(path).open("rb", buffering=0)
     remote: IO[bytes] = location.filesystem.open_input_stream(path)
     return remote
 

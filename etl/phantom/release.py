@@ -102,7 +102,7 @@ def write_release(
     quirks = selected_quirks(settings.quirks)
     _prepare(folder, force=force)
     started = time.monotonic()
-    tell = progress or _silent
+    tell: Progress = progress or (lambda _stage, _done, _total: None)
     plans = apply_to_plans(quirks, settings.seed, _plan(settings, workers, tell))
     results, zips = _draw(folder, settings, plans, workers, tell)
     rows = sorted((row for result in results for row in result.rows), key=sort_key)
@@ -160,10 +160,6 @@ def ordered_map(function: Callable[[Task], Result], tasks: Sequence[Task], worke
             yield result
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """Nobody wants to know."""
 
 
 def _plan(settings: ReleaseSettings, workers: int, tell: Progress) -> list[SeriesPlan]:

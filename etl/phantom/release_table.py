@@ -15,27 +15,7 @@ from typing import Self
 import numpy as np
 
 from lesionary.recist import RELEASE_PADDING_PX, measure_points, padded_box
-
-COLUMNS: tuple[str, ...] = (
-    "File_name",
-    "Patient_index",
-    "Study_index",
-    "Series_ID",
-    "Key_slice_index",
-    "Measurement_coordinates",
-    "Bounding_boxes",
-    "Lesion_diameters_Pixel_",
-    "Normalized_lesion_location",
-    "Coarse_lesion_type",
-    "Possibly_noisy",
-    "Slice_range",
-    "Spacing_mm_px_",
-    "Image_size",
-    "DICOM_windows",
-    "Patient_gender",
-    "Patient_age",
-    "Train_Val_Test",
-)
+from lesionary.schema import RELEASE_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +64,7 @@ def sort_key(row: ReleaseRow) -> tuple[int, int, int, int, str]:
 
 
 def cells(row: ReleaseRow) -> list[str]:
-    """A row's cells as the release writes them, in the order of `COLUMNS`."""
+    """A row's cells as the release writes them, in the order of `RELEASE_COLUMNS`."""
     recist = measure_points(np.array(row.points).reshape(4, 2), (1.0, 1.0))
     return [
         row.file_name,
@@ -110,7 +90,7 @@ def cells(row: ReleaseRow) -> list[str]:
 
 def table_text(rows: Iterable[ReleaseRow]) -> str:
     """The whole `DL_info.csv`, header first, lines ending in a line feed."""
-    return csv_text(COLUMNS, (cells(row) for row in rows))
+    return csv_text(RELEASE_COLUMNS, (cells(row) for row in rows))
 
 
 def csv_text(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.phantom import app
+from cli.main import app
 from lesionary.errors import UsageError
 
 SMALL = ["--patients", "1", "--seed", "4", "--image-size", "64", "--max-slices-per-series", "3", "--workers", "1"]
 
 
 def test_a_release_is_written_and_summed_up(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["release", str(tmp_path / "out"), *SMALL])
+    result = CliRunner().invoke(app, ["phantom", "release", str(tmp_path / "out"), *SMALL])
 
     assert result.exit_code == 0, result.output
     assert "rows of 1 patients" in result.stdout
@@ -24,7 +24,7 @@ def test_a_release_is_written_and_summed_up(tmp_path: Path) -> None:
 
 
 def test_the_summary_comes_as_json(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["release", str(tmp_path / "out"), *SMALL, "--zips", "--json"])
+    result = CliRunner().invoke(app, ["phantom", "release", str(tmp_path / "out"), *SMALL, "--zips", "--json"])
 
     summary = json.loads(result.stdout)
     assert summary["zips"] == 1
@@ -32,8 +32,8 @@ def test_the_summary_comes_as_json(tmp_path: Path) -> None:
 
 
 def test_the_live_line_goes_to_stderr_and_only_when_asked_for(tmp_path: Path) -> None:
-    asked = CliRunner().invoke(app, ["release", str(tmp_path / "one"), *SMALL, "--progress"])
-    silent = CliRunner().invoke(app, ["release", str(tmp_path / "two"), *SMALL])
+    asked = CliRunner().invoke(app, ["phantom", "release", str(tmp_path / "one"), *SMALL, "--progress"])
+    silent = CliRunner().invoke(app, ["phantom", "release", str(tmp_path / "two"), *SMALL])
 
     assert "slices drawn" in asked.stderr
     assert "slices drawn" not in asked.stdout
@@ -42,22 +42,22 @@ def test_the_live_line_goes_to_stderr_and_only_when_asked_for(tmp_path: Path) ->
 
 def test_quirks_without_a_place_are_named(tmp_path: Path) -> None:
     out = str(tmp_path / "out")
-    result = CliRunner().invoke(app, ["release", out, *SMALL, "--quirk", "all"])
+    result = CliRunner().invoke(app, ["phantom", "release", out, *SMALL, "--quirk", "all"])
 
     assert "quirks: " in result.stdout
     assert result.exit_code == 0
 
 
 def test_quirks_are_listed_with_a_sentence_each() -> None:
-    lines = CliRunner().invoke(app, ["release", "--list-quirks"]).stdout.splitlines()
-    listed = json.loads(CliRunner().invoke(app, ["release", "--list-quirks", "--json"]).stdout)
+    lines = CliRunner().invoke(app, ["phantom", "release", "--list-quirks"]).stdout.splitlines()
+    listed = json.loads(CliRunner().invoke(app, ["phantom", "release", "--list-quirks", "--json"]).stdout)
 
     assert [line.split()[0] for line in lines] == list(listed)
     assert listed["key-on-edge"] == "a key slice is the last of its slice range"
 
 
 def test_a_folder_is_needed() -> None:
-    result = CliRunner().invoke(app, ["release", *SMALL])
+    result = CliRunner().invoke(app, ["phantom", "release", *SMALL])
 
     assert isinstance(result.exception, UsageError)
     assert "no folder to write into" in str(result.exception)
@@ -66,8 +66,8 @@ def test_a_folder_is_needed() -> None:
 def test_a_full_folder_is_refused_until_force_is_given(tmp_path: Path) -> None:
     (tmp_path / "DL_info.csv").write_text("older")
 
-    refused = CliRunner().invoke(app, ["release", str(tmp_path), *SMALL])
-    forced = CliRunner().invoke(app, ["release", str(tmp_path), *SMALL, "--force"])
+    refused = CliRunner().invoke(app, ["phantom", "release", str(tmp_path), *SMALL])
+    forced = CliRunner().invoke(app, ["phantom", "release", str(tmp_path), *SMALL, "--force"])
 
     assert isinstance(refused.exception, UsageError)
     assert forced.exit_code == 0

@@ -3,7 +3,8 @@
 import csv
 import io
 
-from etl.phantom.release_table import COLUMNS, ReleaseRow, cells, table_text
+from etl.phantom.release_table import ReleaseRow, cells, table_text
+from lesionary.schema import RELEASE_COLUMNS
 
 
 def make_row(**changes: object) -> ReleaseRow:
@@ -33,7 +34,7 @@ def make_row(**changes: object) -> ReleaseRow:
 
 
 def test_a_row_is_written_as_the_release_writes_it() -> None:
-    assert dict(zip(COLUMNS, cells(make_row()), strict=True)) == {
+    assert dict(zip(RELEASE_COLUMNS, cells(make_row()), strict=True)) == {
         "File_name": "000012_03_01_007.png",
         "Patient_index": "12",
         "Study_index": "3",
@@ -74,5 +75,5 @@ def test_what_is_missing_is_written_as_nan() -> None:
 
     written = cells(make_row(age_years=nan, spacing_xyz_mm=(0.8, 0.8, nan)))
 
-    assert written[COLUMNS.index("Patient_age")] == "NaN"
-    assert written[COLUMNS.index("Spacing_mm_px_")] == "0.8, 0.8, NaN"
+    assert written[RELEASE_COLUMNS.index("Patient_age")] == "NaN"
+    assert written[RELEASE_COLUMNS.index("Spacing_mm_px_")] == "0.8, 0.8, NaN"
