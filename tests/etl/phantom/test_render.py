@@ -85,7 +85,7 @@ def test_tissues_have_their_hu(tissue, share, low, high):
     found = 0
     for index in range(1, 7):
         picture = drawn(index=index, share=share, size=192, kernel="standard", noise_sigma_hu=0.0)
-        inside = same = picture.labels == tissue
+        inside = same = (picture.labels == tissue) & (picture.hu > -1024)  # zoomed series cut the body off
         for shift in ((0, 1), (0, -1), (1, 0), (-1, 0)):  # edges are mixed with their neighbours
             inside = inside & np.roll(same, shift, axis=(0, 1))
         if inside.sum() > 30:
