@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,13 @@ from pathlib import Path
 from lesionary.errors import UsageError
 from lesionary.provenance import package_root
 
-_SESSION_PREFIX = "lesionary-ray-"
+_SESSION_PREFIX = "lsn-ray-"
+
+# The kernel cuts socket paths at 107 characters, and Ray adds some 80 to the folder it is given.
+_LONGEST_TEMPORARY_FOLDER = 16
+_SHORT_TEMPORARY_FOLDER = "/tmp"  # noqa: S108 (the folder made in it is private and has a random name)
+
+_KNOCK_SECONDS = 5.0
 
 # Plans and small tables travel through the object store, pixels never do.
 _OBJECT_STORE_BYTES = 256 << 20
@@ -39,14 +46,15 @@ def ray_session(address: str | None = None, workers: int = 0) -> Iterator[None]:
     _silence_ray()
     import ray
 
-    if address in {None, "local"}:
+    if address is None or address == "local":
         with _session_folder() as folder, _started_locally(folder, workers):
             yield
         return
     with contextlib.chdir(package_root()):
         try:
+            _require_listener(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as cause:
+        except (OSError, ValueError, RuntimeError) as cause:
             raise UsageError(
                 f"the Ray cluster does not answer ({type(cause).__name__})",
                 where=f"--ray-address {address}",
@@ -56,6 +64,18 @@ def ray_session(address: str | None = None, workers: int = 0) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Knock before Ray does: it would keep trying for minutes.
+
+    Raises:
+        OSError: nobody listens there.
+        ValueError: the port is no number.
+    """
+    host, colon, port = address.rpartition("://")[2].partition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 @contextlib.contextmanager
@@ -80,11 +100,9 @@ def _started_locally(folder: Path, workers: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _session_folder() -> Iterator[Path]:
-    """A private folder for Ray's session files; those of drivers that were killed are swept away first.
-
-    It lies directly in the system's temporary folder because Ray's socket paths must stay under 104 characters.
-    """
-    root = Path(tempfile.gettempdir())
+    """A private folder for Ray's session files; those of drivers that were killed are swept away first."""
+    system = tempfile.gettempdir()
+    root = Path(system if len(system) <= _LONGEST_TEMPORARY_FOLDER else _SHORT_TEMPORARY_FOLDER)
     for stale in root.glob(f"{_SESSION_PREFIX}*"):
         owner = stale.name.removeprefix(_SESSION_PREFIX).split("-")[0]
         if owner.isdigit() and not Path("/proc", owner).exists():

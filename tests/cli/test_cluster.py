@@ -37,19 +37,26 @@ def test_data_folders_named_like_our_packages_do_not_shadow_them(tmp_path, relea
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_session_folders_of_killed_drivers_are_swept_away(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    stale = tmp_path / "lesionary-ray-999999999-x"
-    stale.mkdir()
-    own = tmp_path / f"lesionary-ray-{os.getpid()}-y"
+def test_session_folders_of_killed_drivers_are_swept_away_even_where_temporary_paths_are_long(tmp_path):
+    stale = Path("/tmp/lsn-ray-999999999-x")
+    stale.mkdir(exist_ok=True)
+    own = Path(f"/tmp/lsn-ray-{os.getpid()}-y")
     own.mkdir()
-    program = "from cli.cluster import ray_session\nwith ray_session(workers=1): pass"
-
+    program = (
+        "from cli.cluster import ray_session\nimport os, ray\n"
+        "with ray_session(workers=1):\n"
+        "    mine = [name for name in os.listdir('/tmp') if name.startswith(f'lsn-ray-{os.getpid()}-')]\n"
+        "    assert len(mine) == 1, mine\n"
+    )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=100)
-
-    assert {path.name for path in tmp_path.iterdir()} == {own.name}
+    try:
+        with subprocess.Popen([sys.executable, "-c", program], env=environment) as process:
+            assert process.wait(100) == 0
+        assert not stale.exists()
+        assert own.exists()
+        assert not [name for name in os.listdir("/tmp") if name.startswith(f"lsn-ray-{process.pid}-")]
+    finally:
+        own.rmdir()
 
 
 @pytest.mark.slow
