@@ -63,13 +63,13 @@ def _write_parquet(connection: "duckdb.DuckDBPyConnection", question: str, path:
     import pyarrow.parquet as pq
 
     from lesionary.artifacts import atomic_file
-    from store.queries import ask_for_arrow
+    from store.queries import ask_for_arrow, batches
 
     if path.exists() and not force:
         raise UsageError("the file exists", where=path.name, next_step="add --force to overwrite it")
     reader = ask_for_arrow(connection, question, _BATCH_ROWS)
     with atomic_file(path) as sink, pq.ParquetWriter(sink, reader.schema, compression="zstd") as writer:
-        for batch in reader:
+        for batch in batches(reader):
             writer.write_batch(batch)
 
 

@@ -53,6 +53,22 @@ def ask_for_arrow(connection: duckdb.DuckDBPyConnection, sql: str, batch_rows: i
         raise _refused(error) from None
 
 
+def batches(answer: "pa.RecordBatchReader") -> "Iterator[pa.RecordBatch]":
+    """The batches of an answer; what goes wrong while rows are made is the question's fault, and said so.
+
+    Raises:
+        StoreError: a row cannot be computed.
+    """
+    while True:
+        try:
+            batch = answer.read_next_batch()
+        except StopIteration:
+            return
+        except OSError as error:
+            raise StoreError(str(error).split("\n\nLINE")[0].strip(), next_step="change the question") from None
+        yield batch
+
+
 def _the_question(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
     try:
         statements = connection.extract_statements(sql)
@@ -60,7 +76,10 @@ def _the_question(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Sta
         raise _refused(error) from None
     if len(statements) != 1:
         raise StoreError(f"one question at a time, found {len(statements)}", next_step="ask them one by one")
-    kind = statements[0].type.name
+    try:
+        kind = statements[0].type.name
+    except ValueError:
+        kind = "a statement of another kind"  # DuckDB knows more kinds than its Python enumeration
     if kind not in _QUESTIONS:
         raise StoreError(
             f"the store only answers questions, found {kind}",

@@ -19,8 +19,8 @@ Harmonic = tuple[int, float, float]
 """Wave number around the outline, amplitude as part of the radius, phase."""
 
 _AIR_HU = -1000.0
-# Bounding boxes grow by this: the warp moves points by a few mm.
-_WARP_MARGIN_MM = 12.0
+# Bounding boxes grow by this: the warp seldom moves a point further.
+_WARP_MARGIN_MM = 24.0
 _HARMONIC_MARGIN = 1.25
 _FINEST_EDGE_MM = 0.6
 

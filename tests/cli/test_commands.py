@@ -126,6 +126,17 @@ def test_sql_writes_parquet_and_does_not_overwrite_it(filled, tmp_path):
     assert filled("sql", question, "--parquet", "a.parquet", "--force")[0] == 0
 
 
+def test_rows_that_cannot_be_computed_leave_no_parquet_file(filled, tmp_path):
+    question = "SELECT CAST(CASE WHEN i = 400000 THEN 'x' ELSE '1' END AS INTEGER) FROM range(500000) r(i)"
+
+    code, _, error = filled("sql", question, "--parquet", "a.parquet")
+
+    assert code == 2
+    assert "onver" in error
+    assert "\n" not in error
+    assert not (tmp_path / "a.parquet").exists()
+
+
 def test_sql_without_a_question_reads_them_from_stdin(filled):
     code, out, _ = filled("sql", "--csv", stdin="SELECT 1 AS a;\nSELECT\n 2 AS b;\n.tables\n.quit\nSELECT 3;\n")
 
@@ -275,7 +286,7 @@ def test_reader_that_leaves_early_is_no_error(filled, tmp_path):
 
 def test_interrupt_ends_with_130_and_a_sentence(filled, tmp_path):
     program = "from cli.main import main; main()"
-    question = "SELECT count(*) FROM range(100000000000) a"
+    question = "SELECT sum(hash(a.i * b.i)) FROM range(10000000) a(i), range(10000000) b(i)"
     command = [sys.executable, "-c", program, "sql", question]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         time.sleep(1.5)

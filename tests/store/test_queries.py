@@ -33,6 +33,8 @@ def reader(path):
         "SUMMARIZE units",
         "EXPLAIN SELECT 1",
         "VALUES (1), (2)",
+        "SELECT now()",
+        "SELECT synced_at FROM store.synced UNION ALL SELECT now()",
     ],
 )
 def test_questions_are_answered(reader, question):
@@ -70,6 +72,7 @@ STATEMENTS = [
     "VACUUM",
     "BEGIN",
     "USE store",
+    "UPDATE EXTENSIONS",
 ]
 
 
