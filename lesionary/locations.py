@@ -63,6 +63,6 @@ def open_location(text: str) -> Location:
         raise UsageError(
             f"the place cannot be opened ({type(cause).__name__})",
             where=f"{match['scheme']}://…",
-            next_step="give a folder, or a URL such as s3://bucket/folder or gs://bucket/folder",
+            next_step="check the address and the credentials in the environment, or give a folder",
         ) from cause
     return Location(text.rstrip("/"), filesystem, path.rstrip("/"))
