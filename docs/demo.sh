@@ -33,7 +33,7 @@ ask "SELECT patient_id, count(DISTINCT study_id) AS studies, count(*) AS marks, 
 
 say "6. One lesion, with its diameters and box"
 lesion=$("$lesionary" sql --csv "SELECT lesion_id FROM lesion_features WHERE image_available
-     ORDER BY lesion_type IS NULL, lesion_type = 'soft_tissue', len(flags), abs(long_mm - 30), lesion_id LIMIT 1" | tail -n 1)
+     ORDER BY len(flags), window_low_hu, abs(long_mm - 25), lesion_id LIMIT 1" | tail -n 1)
 "$lesionary" show "$lesion" --picture "$out/lesion.png"
 
 say "7. Is everything whole?"

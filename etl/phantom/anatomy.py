@@ -32,7 +32,7 @@ def draw_anatomy(patient: Patient, study: Study, grid: Grid, z_mm: float) -> Sce
     textures = tiles()
     grain = blended(textures.grain, z_mm, grid.size, study.texture_corner)
     cloud = blended(textures.cloud, z_mm, grid.size, study.texture_corner)
-    canvas = Canvas(grid, x + warp_x, y + warp_y, grain)
+    canvas = Canvas(grid, x + warp_x, y + warp_y, grain, (study.shift_x_mm, study.shift_y_mm))
     half = np.float32(_OUTLINE_WARP)
     scene = draw_outline(canvas, patient, study, z_mm, t, cloud, (x + half * warp_x, y + half * warp_y))
     draw_deep_muscles(scene)

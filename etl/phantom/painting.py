@@ -23,6 +23,8 @@ _AIR_HU = -1000.0
 _WARP_MARGIN_MM = 24.0
 _HARMONIC_MARGIN = 1.25
 _FINEST_EDGE_MM = 0.6
+# The displacement changes slowly: the third step moves less than a tenth of a pixel.
+_WARP_STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,11 @@ Window = tuple[slice, slice]
 class Canvas:
     """An image in HU and its labels, painted back to front."""
 
-    def __init__(self, grid: Grid, x_mm: Image, y_mm: Image, grain: Image) -> None:
+    def __init__(
+        self, grid: Grid, x_mm: Image, y_mm: Image, grain: Image, origin_xy_mm: tuple[float, float] = (0.0, 0.0)
+    ) -> None:
         self.grid = grid
+        self._origin = origin_xy_mm
         self.x = x_mm
         self.y = y_mm
         self.grain = grain
@@ -79,8 +84,8 @@ class Canvas:
         """The rows and columns that a shape may touch; None when it lies outside the image."""
         grid = self.grid
         reach = radius + _WARP_MARGIN_MM
-        columns = self._span(x, reach, float(grid.x_mm[0]))
-        rows = self._span(y, reach, float(grid.y_mm[0]))
+        columns = self._span(x + self._origin[0], reach, float(grid.x_mm[0]))
+        rows = self._span(y + self._origin[1], reach, float(grid.y_mm[0]))
         return None if columns is None or rows is None else (rows, columns)
 
     def _span(self, center: float, reach: float, origin: float) -> slice | None:
@@ -155,12 +160,14 @@ class Canvas:
     def discs(self, x: Image, y: Image, radius: Image, clip: Image | None = None) -> Image | None:
         """The union of many small discs as a mask as large as the image, without a loop over them.
 
-        Discs near the image's edge are left out, and the warp is not applied: tubes are thin.
+        Discs near the image's edge are left out. Their centres follow the patient's place and warp, their outlines stay
+        round: tubes are thin.
         """
         if len(x) == 0:
             return None
         grid = self.grid
         reach = int(np.ceil(radius.max() / grid.spacing_mm)) + 1
+        x, y = self._in_scanner(x, y)
         columns = np.rint((x - grid.x_mm[0]) / grid.spacing_mm).astype(np.int64)
         rows = np.rint((y - grid.y_mm[0]) / grid.spacing_mm).astype(np.int64)
         low, high = reach, grid.size - reach
@@ -179,6 +186,18 @@ class Canvas:
         np.maximum.at(flat, places.ravel(), covered.ravel())
         mask = flat.reshape(grid.size, grid.size)
         return mask if clip is None else mask * clip
+
+    def _in_scanner(self, x: Image, y: Image) -> tuple[Image, Image]:
+        """Where in the scanner points of the patient's own frame lie: found by walking against the displacement."""
+        grid = self.grid
+        px, py = x + np.float32(self._origin[0]), y + np.float32(self._origin[1])
+        for _ in range(_WARP_STEPS):
+            columns = np.clip(np.rint((px - grid.x_mm[0]) / grid.spacing_mm), 0, grid.size - 1).astype(np.int64)
+            rows = np.clip(np.rint((py - grid.y_mm[0]) / grid.spacing_mm), 0, grid.size - 1).astype(np.int64)
+            # Where the nearest pixel lies in the patient's frame, and how far the point is from there.
+            px = grid.x_mm[columns] + x - self.x[rows, columns]
+            py = grid.y_mm[rows] + y - self.y[rows, columns]
+        return px, py
 
     def fill_discs(
         self, x: Image, y: Image, radius: Image, hu: float, tissue: Tissue | None, clip: Image | None = None
