@@ -128,6 +128,10 @@ def _encoded(rows: Sequence[SliceRow], ingest_id: str) -> pa.Table:
         "columns": [row.hu.shape[1] for row in rows],
         "pixels": [encode_slice(row.hu) for row in rows],
         "pixel_digest": [pixel_digest(row.hu) for row in rows],
+        "image_id": [None] * len(rows),
+        "frame_number": [None] * len(rows),
+        "position_xyz_mm": [None] * len(rows),
+        "body_xyxy_px": [None] * len(rows),
         "flags": [[str(flag) for flag in row.flags] for row in rows],
         "ingest_id": [ingest_id] * len(rows),
     }

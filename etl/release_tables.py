@@ -1,5 +1,6 @@
 """A read unit as rows of the lake: series, lesions, quarantine and units, in the lake's own schemas."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ import pyarrow as pa
 from etl.annotations import AnnotationRow
 from etl.quality import Flag, Quarantined, Reason
 from etl.release import SOURCE_KIND, ReleaseUnit, SliceRow
-from lesionary.schema import COORDINATE_COLUMNS, LESIONS, QUARANTINE, RELEASE_COLUMNS, SERIES, UNITS, Table
+from lesionary.schema import COORDINATE_COLUMNS, LESIONS, MARKS, QUARANTINE, RELEASE_COLUMNS, SERIES, UNITS, Table
 
 # A unit with this fingerprint is never "done": the next ingest reads it again.
 RETRY_FINGERPRINT = "retry"
@@ -56,6 +57,7 @@ def describe_unit(unit: ReleaseUnit, outcome: ImagesOutcome, ingest_id: str) -> 
     return {
         SERIES.name: _table(SERIES, series),
         LESIONS.name: _table(LESIONS, lesions),
+        MARKS.name: MARKS.schema.empty_table(),
         QUARANTINE.name: _table(QUARANTINE, quarantine),
         UNITS.name: _table(UNITS, units),
     }
@@ -103,6 +105,11 @@ def _series(unit: ReleaseUnit, outcome: ImagesOutcome, ingest_id: str) -> dict[s
         "axial": True,  # the release publishes axial slices only
         "tilt_deg": None,
         "single_position": None,
+        "has_gaps": None,
+        "doubled_positions": None,
+        "mixed_orientation": None,
+        "orientation": None,
+        "slice_thickness_mm": None,
         "window_low_hu": window[0],
         "window_high_hu": window[1],
         "flags": sorted(flags),
@@ -149,9 +156,11 @@ def _lesion(unit: ReleaseUnit, row: AnnotationRow, flags: frozenset[Flag], inges
         "short_mm": measured.short_mm if has_spacing else None,
         "stated_long": stated_long,
         "stated_short": stated_short,
-        "stated_unit": "px" if row.stated_px else None,
-        "stated_ratio": stated_long / measured.long_px if stated_long is not None and measured.long_px else None,
+        "stated_unit": _stated_unit(row, flags),
+        "stated_ratio": _stated_ratio(row, flags),
         "axes_angle_deg": measured.axes_angle_deg if measured.axes_angle_deg == measured.axes_angle_deg else None,
+        "body_x": None,
+        "body_y": None,
         "release_x": row.location[0],
         "release_y": row.location[1],
         "release_z": row.location[2],
@@ -162,12 +171,31 @@ def _lesion(unit: ReleaseUnit, row: AnnotationRow, flags: frozenset[Flag], inges
         "range_last_slice": last,
         "window_low_hu": low,
         "window_high_hu": high,
+        "mark_id": None,
+        "finding_site": None,
+        "finding": None,
+        "tracking_id": None,
         "source_format": "dl_info",
         "confidence": 1.0,
         "flags": sorted(flags),
         "raw": dict(zip(RELEASE_COLUMNS, row.raw, strict=True)),
         "ingest_id": ingest_id,
     }
+
+
+def _stated_unit(row: AnnotationRow, flags: frozenset[Flag]) -> str | None:
+    if row.stated_px is None:
+        return None
+    return "mm" if Flag.DIAMETERS_IN_MM in flags else "px"
+
+
+def _stated_ratio(row: AnnotationRow, flags: frozenset[Flag]) -> float | None:
+    """Stated over recomputed long diameter; None where the recomputed one is too small to divide by."""
+    if row.stated_px is None:
+        return None
+    recomputed = row.measured.long_mm if Flag.DIAMETERS_IN_MM in flags else row.measured.long_px
+    ratio = row.stated_px[0] / recomputed if recomputed else math.inf
+    return ratio if math.isfinite(ratio) else None
 
 
 def _counts(

@@ -14,7 +14,7 @@ from types import MappingProxyType
 import pyarrow as pa
 
 # Raised when a reader of an older release could misread the lake.
-LAKE_FORMAT_VERSION = 1
+LAKE_FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,18 @@ _STUDY_ID = _text("study_id", "the study (one visit to the scanner)")
 _INGEST_ID = _text("ingest_id", "the run that wrote the row")
 _ROW_FLAGS = Column("flags", _FLAGS, "what is odd about this row, as codes of `etl/quality.py`; empty = nothing")
 
+_FINDING_SITE = _text(
+    "finding_site", "where it is, as scheme:code of a published list; null when unknown", nullable=True
+)
+_FINDING = _text("finding", "what it is, as scheme:code of a published list; null when unknown", nullable=True)
+_TRACKING_ID = _text("tracking_id", "pseudonym of the identifier that follows it through reports", nullable=True)
+_SOURCE_FORMATS = (
+    "where the mark came from: dl_info, sr, aim_sr, aim, gsps, key_object, table, rtstruct or segmentation"
+)
+
 SERIES = Table(
     "series",
-    1,
+    2,
     "one CT series: who, when, how large, how regular",
     ("series_id",),
     (
@@ -137,6 +146,22 @@ SERIES = Table(
         Column("axial", _FLAG, "slices lie across the body; null when unknown", nullable=True),
         _real("tilt_deg", "degree", "gantry tilt; null when unknown"),
         Column("single_position", _FLAG, "all slices lie at one place; null when unknown", nullable=True),
+        Column("has_gaps", _FLAG, "an interval is larger than the smallest one; null when unknown", nullable=True),
+        Column("doubled_positions", _FLAG, "several slices share one place; null when unknown", nullable=True),
+        Column(
+            "mixed_orientation",
+            _FLAG,
+            "its source series also holds images of another orientation, which are another series here; "
+            "null when unknown",
+            nullable=True,
+        ),
+        Column(
+            "orientation",
+            pa.list_(_REAL, 6),
+            "direction of a row, then of a column, in patient coordinates (to the left, back and head)",
+            nullable=True,
+        ),
+        _real("slice_thickness_mm", "mm", "nominal thickness of a slice; null when unknown"),
         _real("window_low_hu", "HU", "lower end of the display window the reader used"),
         _real("window_high_hu", "HU", "upper end of the display window the reader used"),
         _ROW_FLAGS,
@@ -147,7 +172,7 @@ SERIES = Table(
 
 SLICES = Table(
     "slices",
-    1,
+    2,
     "one axial CT image; pixels are int16 HU, losslessly encoded by `lesionary/pixels.py`",
     ("series_id", "slice_index"),
     (
@@ -156,12 +181,29 @@ SLICES = Table(
         _real(
             "z_mm",
             "mm",
-            "slice_index times the interval of its sub-volume; null when the interval is unknown",
+            "place along the series' axis: slice_index times the interval of its sub-volume in a release, millimetres "
+            "from the first slice in a PACS series; null when unknown",
         ),
         _count("rows", "height", unit="px"),
         _count("columns", "width", unit="px"),
         Column("pixels", pa.binary(), "int16 HU, row after row, encoded", "HU"),
         _text("pixel_digest", "digest of the decoded pixels, their shape included"),
+        _text("image_id", "pseudonym of the image it came from; null in a release", nullable=True),
+        _count("frame_number", "frame of a multi-frame image, 1-based; null for single frames", nullable=True),
+        Column(
+            "position_xyz_mm",
+            pa.list_(_REAL, 3),
+            "centre of the first pixel in patient coordinates; null when unknown",
+            "mm",
+            nullable=True,
+        ),
+        Column(
+            "body_xyxy_px",
+            pa.list_(_REAL, 4),
+            "extent of the patient's trunk, zero-based x_min, y_min, x_max, y_max; null where not looked for",
+            "px",
+            nullable=True,
+        ),
         _ROW_FLAGS,
         _INGEST_ID,
     ),
@@ -177,11 +219,16 @@ _AXIS_ENDS = (
     ("short_x2", "short axis, second end, x"),
     ("short_y2", "short axis, second end, y"),
 )
+_ONE_AXIS = {name: "; null for a single length" if name.startswith("short") else "" for name, _ in _AXIS_ENDS}
+COORD_CONVENTION_MEANING = (
+    "where the first pixel's centre lies: one_based (1, 1), as in the release; zero_based (0, 0); half_based "
+    "(0.5, 0.5), as in DICOM"
+)
 COORDINATE_COLUMNS: tuple[str, ...] = tuple(f"{name}_px" for name, _ in _AXIS_ENDS)
 
 LESIONS = Table(
     "lesions",
-    1,
+    2,
     "one measurement of one lesion on one slice: two crossing diameters",
     ("lesion_id",),
     (
@@ -191,8 +238,11 @@ LESIONS = Table(
         _PATIENT_ID,
         _STUDY_ID,
         _count("slice_index", "key slice: the one measured on"),
-        *(_real(f"{name}_px", "px", meaning, nullable=False) for name, meaning in _AXIS_ENDS),
-        _text("coord_convention", "one_based: the first pixel's centre is (1, 1); zero_based: (0, 0)"),
+        *(
+            _real(f"{name}_px", "px", f"{meaning}{_ONE_AXIS[name]}", nullable=name.startswith("short"))
+            for name, meaning in _AXIS_ENDS
+        ),
+        _text("coord_convention", COORD_CONVENTION_MEANING),
         Column(
             "box_xyxy_px",
             pa.list_(_REAL, 4),
@@ -200,14 +250,16 @@ LESIONS = Table(
             "px",
         ),
         _real("long_px", "px", "long diameter, recomputed from the points", nullable=False),
-        _real("short_px", "px", "short diameter, recomputed from the points", nullable=False),
+        _real("short_px", "px", "short diameter, recomputed from the points; null for a single length"),
         _real("long_mm", "mm", "long diameter, recomputed; null without a pixel spacing"),
-        _real("short_mm", "mm", "short diameter, recomputed; null without a pixel spacing"),
+        _real("short_mm", "mm", "short diameter, recomputed; null without a pixel spacing or for a single length"),
         _real("stated_long", "stated_unit", "long diameter as written in the source"),
         _real("stated_short", "stated_unit", "short diameter as written in the source"),
         _text("stated_unit", "unit of the stated diameters: px or mm", nullable=True),
         _real("stated_ratio", "", "stated over recomputed long diameter, in the stated unit; 1 = they agree"),
         _real("axes_angle_deg", "degree", "angle between the two diameters, 0 to 90"),
+        _real("body_x", "", "centre of the box in the body's extent, 0 to 1 along a row; null where not looked for"),
+        _real("body_y", "", "centre of the box in the body's extent, 0 to 1 along a column; null where not looked for"),
         _real("release_x", "", "normalised location in the body, right to left, as the release gives it"),
         _real("release_y", "", "normalised location in the body, front to back, as the release gives it"),
         _real("release_z", "", "normalised location in the body, head to foot, as the release gives it"),
@@ -222,7 +274,11 @@ LESIONS = Table(
         _count("range_last_slice", "last slice of the sub-volume published around the key slice", nullable=True),
         _real("window_low_hu", "HU", "lower end of the display window the reader used"),
         _real("window_high_hu", "HU", "upper end of the display window the reader used"),
-        _text("source_format", "where the mark came from: dl_info, sr, gsps, aim, table"),
+        _text("mark_id", "the mark it was made from; null in a release", nullable=True),
+        _FINDING_SITE,
+        _FINDING,
+        _TRACKING_ID,
+        _text("source_format", f"{_SOURCE_FORMATS}"),
         _real("confidence", "", "how sure the reading of the mark is, 0 to 1", nullable=False),
         _ROW_FLAGS,
         Column(
@@ -235,6 +291,42 @@ LESIONS = Table(
     ),
 )
 
+MARKS = Table(
+    "marks",
+    1,
+    "one mark of a reader found in a PACS export, whether or not a lesion was made of it",
+    ("mark_id",),
+    (
+        _text("mark_id", "stable name, from the report it stands in and its place there"),
+        _text("unit_id", "unit of the source it belongs to: its series, or its study's marks without an image"),
+        _PATIENT_ID,
+        _STUDY_ID,
+        _text("series_id", "series of the marked image; null when that image is not there", nullable=True),
+        _count("slice_index", "the marked slice; null when it is not there", nullable=True),
+        _text("lesion_id", "lesion made of it; null for a key image, a duplicate or an orphan", nullable=True),
+        _text("duplicate_of", "mark_id of the mark that says the same; null when none does", nullable=True),
+        _text("image_id", "pseudonym of the marked image; null when the mark names none", nullable=True),
+        _count("frame_number", "frame of a multi-frame image, 1-based; null for single frames", nullable=True),
+        _text("report_id", "pseudonym of the report it stands in"),
+        _text("shape", "bidirectional, length, outline or key_image"),
+        *(_real(f"{name}_px", "px", f"{meaning}; null when there is none") for name, meaning in _AXIS_ENDS),
+        _text("coord_convention", f"{COORD_CONVENTION_MEANING}; null without points", nullable=True),
+        _real("long_mm", "mm", "long diameter, recomputed; null without points or a pixel spacing"),
+        _real("short_mm", "mm", "short diameter, recomputed; null without points or a pixel spacing"),
+        _real("stated_long", "stated_unit", "long diameter as written in the report"),
+        _real("stated_short", "stated_unit", "short diameter as written in the report"),
+        _text("stated_unit", "unit of the stated diameters: mm, cm or px; null when it names none", nullable=True),
+        _real("stated_ratio", "", "stated over recomputed long diameter, in the stated unit; 1 = they agree"),
+        _TRACKING_ID,
+        _FINDING_SITE,
+        _FINDING,
+        _text("source_format", f"{_SOURCE_FORMATS}"),
+        _real("confidence", "", "how sure the reading of the mark is, 0 to 1", nullable=False),
+        _ROW_FLAGS,
+        _INGEST_ID,
+    ),
+)
+
 QUARANTINE = Table(
     "quarantine",
     1,
@@ -242,7 +334,7 @@ QUARANTINE = Table(
     (),
     (
         _text("unit_id", "unit of the source it belongs to"),
-        _text("kind", "row (of an annotation table) or file"),
+        _text("kind", "row (of an annotation table, or an item of a report) or file"),
         _text(
             "member",
             "which one: row number, or name inside the source where that is known to hold no identifier",
@@ -262,7 +354,7 @@ UNITS = Table(
         _text("unit_id", "the series, or the annotation table for rows that belong to no series"),
         _text("source", "kind of source"),
         _text("fingerprint", "digest of names, sizes, checksums, annotation rows and the reading code's version"),
-        _count("rows_found", "annotation rows of the unit"),
+        _count("rows_found", "annotation rows and marks of the unit"),
         _count("rows_accepted", "of these, taken in without a remark"),
         _count("rows_flagged", "of these, taken in with flags"),
         _count("rows_quarantined", "of these, not taken in"),
@@ -276,5 +368,5 @@ UNITS = Table(
 
 # In commit order: whoever sees a row of a later table finds its rows in the earlier ones.
 TABLES: Mapping[str, Table] = MappingProxyType(
-    {table.name: table for table in (SLICES, SERIES, LESIONS, QUARANTINE, UNITS)}
+    {table.name: table for table in (SLICES, SERIES, LESIONS, MARKS, QUARANTINE, UNITS)}
 )

@@ -94,6 +94,51 @@ LEFT JOIN lake_rows.series AS series USING (series_id)
 LEFT JOIN lake_rows.slices AS slice USING (series_id, slice_index);
 """
 
+# A lake of another format fills the store anew: its shards have other names, so nothing of the old rows stays.
+_PACS = """
+DROP VIEW lesion_features;
+DROP VIEW series;
+DROP VIEW slices;
+DROP VIEW lesions;
+
+ALTER TABLE lake_rows.series ADD COLUMN has_gaps BOOLEAN;
+ALTER TABLE lake_rows.series ADD COLUMN doubled_positions BOOLEAN;
+ALTER TABLE lake_rows.series ADD COLUMN mixed_orientation BOOLEAN;
+ALTER TABLE lake_rows.series ADD COLUMN orientation DOUBLE[6];
+ALTER TABLE lake_rows.series ADD COLUMN slice_thickness_mm DOUBLE;
+
+ALTER TABLE lake_rows.slices ADD COLUMN image_id VARCHAR;
+ALTER TABLE lake_rows.slices ADD COLUMN frame_number INTEGER;
+ALTER TABLE lake_rows.slices ADD COLUMN position_xyz_mm DOUBLE[3];
+ALTER TABLE lake_rows.slices ADD COLUMN body_xyxy_px DOUBLE[4];
+
+ALTER TABLE lake_rows.lesions ADD COLUMN body_x DOUBLE;
+ALTER TABLE lake_rows.lesions ADD COLUMN body_y DOUBLE;
+ALTER TABLE lake_rows.lesions ADD COLUMN mark_id VARCHAR;
+ALTER TABLE lake_rows.lesions ADD COLUMN finding_site VARCHAR;
+ALTER TABLE lake_rows.lesions ADD COLUMN finding VARCHAR;
+ALTER TABLE lake_rows.lesions ADD COLUMN tracking_id VARCHAR;
+
+CREATE TABLE lake_rows.marks (
+    mark_id VARCHAR, unit_id VARCHAR, patient_id VARCHAR, study_id VARCHAR, series_id VARCHAR, slice_index INTEGER,
+    lesion_id VARCHAR, duplicate_of VARCHAR, image_id VARCHAR, frame_number INTEGER, report_id VARCHAR, shape VARCHAR,
+    long_x1_px DOUBLE, long_y1_px DOUBLE, long_x2_px DOUBLE, long_y2_px DOUBLE, short_x1_px DOUBLE,
+    short_y1_px DOUBLE, short_x2_px DOUBLE, short_y2_px DOUBLE, coord_convention VARCHAR, long_mm DOUBLE,
+    short_mm DOUBLE, stated_long DOUBLE, stated_short DOUBLE, stated_unit VARCHAR, stated_ratio DOUBLE,
+    tracking_id VARCHAR, finding_site VARCHAR, finding VARCHAR, source_format VARCHAR, confidence DOUBLE,
+    flags VARCHAR[], ingest_id VARCHAR, shard INTEGER
+);
+
+CREATE VIEW series AS SELECT * EXCLUDE (shard) FROM lake_rows.series;
+CREATE VIEW slices AS SELECT * EXCLUDE (shard) FROM lake_rows.slices;
+CREATE VIEW lesions AS SELECT * EXCLUDE (shard) FROM lake_rows.lesions;
+CREATE VIEW marks AS SELECT * EXCLUDE (shard) FROM lake_rows.marks;
+"""
+
+_LESION_FEATURES_2 = _LESION_FEATURES.replace(
+    "lesion.release_x,", "lesion.body_x, lesion.body_y, lesion.release_x,"
+).replace("lesion.source_format,", "lesion.source_format, lesion.finding_site, lesion.finding,")
+
 
 @dataclass(frozen=True, slots=True)
 class Migration:
@@ -107,6 +152,8 @@ class Migration:
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "tables of the lake", _LAKE_ROWS),
     Migration(2, "wide view of lesions", _LESION_FEATURES),
+    Migration(3, "columns and marks of PACS exports", _PACS),
+    Migration(4, "wide view of lesions with places in the body", _LESION_FEATURES_2),
 )
 
 
