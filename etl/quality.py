@@ -47,11 +47,12 @@ class Flag(StrEnum):
     PIXELS_CLIPPED = "pixels_clipped"
     POSSIBLY_NOISY = "possibly_noisy"
     RANGE_INVALID = "range_invalid"
+    SECONDARY_IMAGE = "secondary_image"
     SEX_MISSING = "sex_missing"
     SHORT_AXIS_FROM_OUTLINE = "short_axis_from_outline"
     SHORT_EXCEEDS_LONG = "short_exceeds_long"
+    SIGNS_CORRECTED = "signs_corrected"
     SLICES_MISSING = "slices_missing"
-    SPACING_FROM_DETECTOR = "spacing_from_detector"
     SPACING_INVALID = "spacing_invalid"
     SPLIT_INVALID = "split_invalid"
     STATED_LENGTH_DIFFERS = "stated_length_differs"
@@ -100,6 +101,7 @@ class Reason(StrEnum):
     NOT_DICOM = "not_dicom"
     PATH_ESCAPES = "path_escapes"
     PHOTOMETRIC_UNSUPPORTED = "photometric_unsupported"
+    PIXEL_FORMAT = "pixel_format"
     PIXELS_MISSING = "pixels_missing"
     PIXELS_TRUNCATED = "pixels_truncated"
     PNG_DAMAGED = "png_damaged"
@@ -109,7 +111,6 @@ class Reason(StrEnum):
     RESCALE_MISSING = "rescale_missing"
     ROW_MALFORMED = "row_malformed"
     ROW_TOO_LONG = "row_too_long"
-    SIGNEDNESS = "signedness"
     STRAY_FILE = "stray_file"
     SYMBOLIC_LINK = "symbolic_link"
     TOO_MANY_MEMBERS = "too_many_members"
@@ -152,11 +153,12 @@ FLAG_MEANINGS: Mapping[Flag, str] = MappingProxyType(
         Flag.PIXELS_CLIPPED: "some values leave the 16 bits of a pixel and were cut",
         Flag.POSSIBLY_NOISY: "the source itself doubts the row",
         Flag.RANGE_INVALID: "the slice range is missing or runs backwards; stored as null",
+        Flag.SECONDARY_IMAGE: "an original axial image made after the examination proper",
         Flag.SEX_MISSING: "sex is neither F nor M; stored as null",
         Flag.SHORT_AXIS_FROM_OUTLINE: "the diameters were measured on an outline",
         Flag.SHORT_EXCEEDS_LONG: "the axis recorded as short is the longer one; kept as written",
+        Flag.SIGNS_CORRECTED: "the compressed pixels and the header disagree about signs; the header is followed",
         Flag.SLICES_MISSING: "slices are missing inside a stated sub-volume",
-        Flag.SPACING_FROM_DETECTOR: "the pixel spacing is that of the detector, not of the patient",
         Flag.SPACING_INVALID: "a spacing is missing, negative, zero or above 50 mm; stored as null",
         Flag.SPLIT_INVALID: "the split is not 1, 2 or 3; stored as null",
         Flag.STATED_LENGTH_DIFFERS: "the stated length is not that of the points",
@@ -205,6 +207,7 @@ REASON_MEANINGS: Mapping[Reason, str] = MappingProxyType(
         Reason.NOT_DICOM: "the file is not DICOM, nor a report or table of marks we know",
         Reason.PATH_ESCAPES: "the archive member's path leads out of the archive",
         Reason.PHOTOMETRIC_UNSUPPORTED: "the image has colours",
+        Reason.PIXEL_FORMAT: "the pixels have a size or number of bits that no CT image has",
         Reason.PIXELS_MISSING: "the image has no pixels",
         Reason.PIXELS_TRUNCATED: "the image has fewer pixels than its header states",
         Reason.PNG_DAMAGED: "the PNG is cut off, fails its checksum or does not decode",
@@ -214,7 +217,6 @@ REASON_MEANINGS: Mapping[Reason, str] = MappingProxyType(
         Reason.RESCALE_MISSING: "without slope and intercept its values cannot be Hounsfield units",
         Reason.ROW_MALFORMED: "the row has another number of fields than the header",
         Reason.ROW_TOO_LONG: "the row has more characters than any published row",
-        Reason.SIGNEDNESS: "the stored signs contradict the header",
         Reason.STRAY_FILE: "the file is not part of a DeepLesion release",
         Reason.SYMBOLIC_LINK: "the entry is a symbolic link or no regular file",
         Reason.TOO_MANY_MEMBERS: "the archive lists more members than we look at",

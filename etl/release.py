@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl.annotations import AnnotationRow, AnnotationTable, parse_annotations
-from etl.archive import ArchiveLimits, Member, SourceTree, safe_label
+from etl.archive import SourceTree, safe_label
+from etl.containers import ArchiveLimits, Member
 from etl.decoding import decode_png16
 from etl.quality import Flag, Quarantined, Reason, RefusedError
 from lesionary.errors import SourceError

@@ -7,6 +7,7 @@ import pickle
 import random
 import stat
 import struct
+import tarfile
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -14,9 +15,11 @@ from pathlib import Path
 import pytest
 from conftest import png_bytes, slice_hu
 
-from etl.archive import ArchiveLimits, Member, SourceTree
+from etl.archive import SourceTree
+from etl.containers import ArchiveLimits, Container, Member
 from etl.quality import Quarantined, Reason, RefusedError
 from lesionary.errors import SourceError
+from lesionary.locations import Location
 
 LIMITS = ArchiveLimits(member_bytes=100_000, ratio=200.0, members=50)
 GOOD = "Images_png/000001_01_01/001.png"
@@ -190,16 +193,115 @@ def test_archives_with_too_many_members_are_refused_as_a_whole(tmp_path):
     assert [one.reason for one in entries(tmp_path)[1]] == [Reason.TOO_MANY_MEMBERS]
 
 
-def test_archives_inside_archives_are_members_not_archives(tmp_path, image):
-    inner = io.BytesIO()
-    with zipfile.ZipFile(inner, "w") as archive:
-        archive.writestr(GOOD, image)
-    write_zip(tmp_path / "a.zip", [("inner.zip", inner.getvalue())])
+def nested_zip(image, depth):
+    data, name = image, GOOD
+    for _ in range(depth):
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr(name, data)
+        data, name = packed.getvalue(), "inner.zip"
+    return data
 
-    members, refused = entries(tmp_path)
 
-    assert [one.name for one in members] == ["inner.zip"]
-    assert refused == []
+def test_archives_inside_archives_are_opened_to_the_third_level(tmp_path, image):
+    (tmp_path / "three.zip").write_bytes(nested_zip(image, 3))
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two/four.zip").write_bytes(nested_zip(image, 4))
+
+    with SourceTree.open([str(tmp_path)], LIMITS) as tree:
+        found = list(tree.entries())
+        members = [one for one in found if isinstance(one, Member)]
+        read = [pickle.loads(pickle.dumps(tree)).read(one.container, one.name) for one in members]
+
+    assert [one.name for one in members] == [GOOD]
+    assert read == [image]
+    assert [one.reason for one in found if isinstance(one, Quarantined)] == [Reason.NESTED_TOO_DEEP]
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tgz", "tar.bz2", "tar.xz"])
+def test_tars_are_read_member_by_member(tmp_path, image, suffix):
+    path = tmp_path / f"a.{suffix}"
+    mode = {"tar": "w", "tgz": "w:gz"}.get(suffix, f"w:{suffix.removeprefix('tar.')}")
+    with tarfile.open(path, mode) as archive:
+        for name in (GOOD, "other/x"):
+            info = tarfile.TarInfo(name)
+            info.size = len(image)
+            archive.addfile(info, io.BytesIO(image))
+        folder = tarfile.TarInfo("empty")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+
+    with SourceTree.open([str(path)], LIMITS) as tree:
+        members = list(tree.entries())
+        assert [one.name for one in members] == [GOOD, "other/x"]
+        assert [tree.read(one.container, one.name) for one in members] == [image, image]
+        assert tree.read_range(0, GOOD, 8, 4) == image[8:12]
+
+
+def tar_info(name, size=0, kind=tarfile.REGTYPE, target=""):
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = size, kind, target
+    return info
+
+
+def test_tar_tricks_are_refused_each_for_its_own_reason(tmp_path, image):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(tar_info("../evil", 3), io.BytesIO(b"abc"))
+        archive.addfile(tar_info("/etc/evil", 3), io.BytesIO(b"abc"))
+        archive.addfile(tar_info("link", 0, tarfile.SYMTYPE, "/etc/passwd"))
+        archive.addfile(tar_info("device", 0, tarfile.CHRTYPE))
+        archive.addfile(tar_info("large", 200_000), io.BytesIO(bytes(200_000)))
+        archive.addfile(tar_info(GOOD, len(image)), io.BytesIO(image))
+        archive.addfile(tar_info(GOOD, len(image)), io.BytesIO(image))
+    cut = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/cut.tar").write_bytes(cut[: len(cut) - len(cut) % 512 - 30 * 512])
+
+    members, refused = entries(tmp_path / "a.tar")
+
+    assert [one.name for one in members] == [GOOD]
+    assert [one.reason for one in refused] == [
+        Reason.PATH_ESCAPES,
+        Reason.PATH_ESCAPES,
+        Reason.SYMBOLIC_LINK,
+        Reason.SYMBOLIC_LINK,
+        Reason.MEMBER_TOO_LARGE,
+        Reason.DUPLICATE_SLICE,
+    ]
+    with contextlib.suppress(RefusedError):
+        entries(tmp_path / "b")
+
+
+def test_compressed_tar_that_inflates_beyond_the_limit_is_refused_as_a_whole(tmp_path):
+    with tarfile.open(tmp_path / "bomb.tar.gz", "w:gz") as archive:
+        archive.addfile(tar_info("zeros", 90 << 20), io.BytesIO(bytes(90 << 20)))
+
+    members, refused = entries(tmp_path, limits=ArchiveLimits(archive_bytes=1 << 20))
+
+    assert members == []
+    assert [one.reason for one in refused] == [Reason.MEMBER_TOO_LARGE]
+
+
+def test_archive_member_without_a_name_is_refused(tmp_path, image):
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr(zipfile.ZipInfo(""), image)
+
+    members, refused = entries(tmp_path / "b.zip")
+
+    assert members == []
+    assert [one.reason for one in refused] == [Reason.PATH_ESCAPES]
+
+
+def test_remote_place_that_cannot_be_listed_is_one_clear_error(tmp_path):
+    class Refusing:
+        def get_file_info(self, selector):
+            raise OSError("secret-host refused")
+
+    tree = SourceTree([Container(Location("s3://bucket/x", Refusing(), "bucket/x"))], LIMITS)
+
+    with pytest.raises(SourceError, match="cannot be listed \\(OSError\\); check the connection") as caught:
+        list(tree.entries())
+    assert "secret-host" not in str(caught.value)
 
 
 def test_absent_source_is_named(tmp_path):

@@ -1,0 +1,32 @@
+"""Handlers for tests of the supervisor: importable by the child by name."""
+
+import os
+import time
+
+from etl.quality import Reason, RefusedError
+
+
+def troublesome(request):
+    """Does to its process what the request says."""
+    match request:
+        case "die":
+            os.abort()
+        case "exit":
+            os._exit(3)
+        case "hang":
+            time.sleep(3600)
+        case "eat":
+            return len(bytearray(8 << 30))
+        case "panic":
+            raise BaseException("PHI-IN-A-MESSAGE")  # noqa: TRY002 (as decoders written in Rust do)
+        case "recurse":
+            return troublesome_deeper()
+        case "refuse":
+            raise RefusedError(Reason.NOT_CT, "of another kind")
+        case "big":
+            return bytes(3 << 20)
+    return (request, os.getpid())
+
+
+def troublesome_deeper():
+    return troublesome_deeper()
