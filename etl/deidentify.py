@@ -172,12 +172,11 @@ def first_days(key_file: Path, earliest: Mapping[str, date]) -> dict[str, date]:
     ) as days:
         rows = [(patient, day.toordinal()) for patient, day in sorted(earliest.items())]
         days.executemany("INSERT OR IGNORE INTO days VALUES (?, ?)", rows)
-        found = {
+        return {
             patient: date.fromordinal(day)
             for patient in earliest
             for (day,) in days.execute("SELECT day FROM days WHERE patient = ?", [patient])
         }
-    return found
 
 
 def keep_map(path: Path, names: Iterable[tuple[str, str, str]]) -> None:
@@ -190,7 +189,7 @@ def keep_map(path: Path, names: Iterable[tuple[str, str, str]]) -> None:
         table.executemany("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", names)
 
 
-def look_up(path: Path, pseudonymiser: Pseudonymiser, pseudonyms: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+def look_up(path: Path, key: bytes, pseudonyms: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     """The (pseudonym, kind, identifier) of each pseudonym that a map holds and the key confirms.
 
     Raises:
@@ -202,7 +201,7 @@ def look_up(path: Path, pseudonymiser: Pseudonymiser, pseudonyms: Iterable[str])
         for pseudonym in pseudonyms:
             rows = table.execute("SELECT kind, identifier FROM names WHERE pseudonym = ?", [pseudonym]).fetchall()
             for kind, identifier in rows:
-                namespaced = Pseudonymiser(pseudonym.split("-", 1)[0], pseudonymiser.key)
+                namespaced = Pseudonymiser(pseudonym.split("-", 1)[0], key)
                 if hmac.compare_digest(namespaced.name(kind, identifier), pseudonym):
                     yield pseudonym, kind, identifier
 

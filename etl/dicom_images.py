@@ -130,6 +130,9 @@ def read_images(
     _check_kind(fields)
     if encoding.syntax is None:
         raise RefusedError(Reason.TRANSFER_SYNTAX_MISSING)
+    if pixels is None:
+        raise RefusedError(Reason.PIXELS_MISSING)
+    in_file = PixelPlace(encoding.body_start + pixels.start, pixels.size)
     enhanced = fields.uid(_SOP_CLASS) != CT_IMAGE
     series = _series(fields, enhanced=enhanced)
     sop_uid = fields.uid(_SOP_UID)
@@ -139,10 +142,8 @@ def read_images(
     images = []
     for number, groups in enumerate(_frame_groups(fields, frames) if enhanced else [(fields,)], 1):
         storage = _storage(fields, groups, encoding.syntax)
-        if pixels is None:
-            raise RefusedError(Reason.PIXELS_MISSING)
         _check_size(storage, frames, pixels)
-        images.append(_image(fields, groups, place, sop_uid, number if enhanced else None, series, storage, pixels))
+        images.append(_image(fields, groups, place, sop_uid, number if enhanced else None, series, storage, in_file))
     return tuple(images)
 
 
