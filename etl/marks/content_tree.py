@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import SupportsFloat, cast
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -62,6 +63,14 @@ def value_of(dataset: Dataset, keyword: str) -> object:
         return None
 
 
+def is_written(dataset: Dataset, keyword: str) -> bool:
+    """Whether an element is there and not empty, readable or not."""
+    try:
+        return keyword in dataset and not dataset[keyword].is_empty
+    except Exception:  # noqa: BLE001 (it is there and broken)
+        return True
+
+
 def text_of(dataset: Dataset, keyword: str) -> str:
     """A short text without its padding; empty when there is none."""
     value = value_of(dataset, keyword)
@@ -81,7 +90,7 @@ def numbers_of(dataset: Dataset, keyword: str) -> tuple[float, ...] | None:
         return None
     parts = value if isinstance(value, (MultiValue, list)) else [value]
     try:
-        numbers = tuple(float(part) for part in parts)
+        numbers = tuple(float(cast("SupportsFloat", part)) for part in parts)
     except Exception:  # noqa: BLE001 (the parts convert themselves when they are asked for)
         return None
     return numbers if all(math.isfinite(number) for number in numbers) else None
@@ -126,7 +135,7 @@ def _item(dataset: Dataset, depth: int) -> ContentItem:
         concept=concept_of(*code) if code else None,
         dataset=dataset,
         children=tuple(_item(child, depth + 1) for child in below or ()),
-        is_damaged=below is None and "ContentSequence" in dataset,
+        is_damaged=below is None and is_written(dataset, "ContentSequence"),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from etl.marks.codes import code_of_item
-from etl.marks.content_tree import ContentItem, items_of, numbers_of, text_of, value_of
+from etl.marks.content_tree import ContentItem, is_written, items_of, numbers_of, text_of
 from etl.quality import Flag
 
 MAX_VALUE = 1e6
@@ -49,14 +49,12 @@ def stated_by(item: ContentItem) -> Stated:
 
 def _value(measured: Dataset) -> tuple[float | None, bool]:
     """The number, and whether there is one that does not parse."""
-    for keyword in ("FloatingPointValue", "NumericValue"):
+    written = [keyword for keyword in ("FloatingPointValue", "NumericValue") if is_written(measured, keyword)]
+    for keyword in written:
         numbers = numbers_of(measured, keyword)
         if numbers is not None and len(numbers) == 1 and 0 <= numbers[0] <= MAX_VALUE:
             return numbers[0], False
-    is_written = any(
-        keyword in measured and value_of(measured, keyword) != "" for keyword in ("FloatingPointValue", "NumericValue")
-    )
-    return None, is_written
+    return None, bool(written)
 
 
 def _unit(measured: Dataset) -> tuple[str | None, bool]:

@@ -78,17 +78,17 @@ def _read_axes(
     long_item, short_item = long_axes[0], short_axes[0] if short_axes else None
     stated_short = stated_by(short_item) if short_item else None
     mark = with_stated(_group_mark(group, number), stated_by(long_item), stated_short)
-    drawing = _drawing(group, long_item) or _largest_region(group)
+    drawing = _drawing(group, long_item)
+    region = _largest_region(group) if drawing is None else drawing if drawing.graphic_type == "ELLIPSE" else None
+    if region is not None:
+        return with_drawing(mark, region)
     if drawing is None:
         return _only_stated(mark, group, [*long_axes, *short_axes])
-    if not drawing.is_line:
-        return with_drawing(mark, drawing)
     short_drawing = _drawing(group, short_item) if short_item else None
+    short_line = line_of(short_drawing) if short_drawing else None
     # Axes drawn on two images do not measure one thing.
     is_pair = short_drawing is not None and short_drawing.place == drawing.place
-    return with_axes(
-        mark, drawing.place, line_of(drawing), line_of(short_drawing) if short_drawing and is_pair else None
-    )
+    return with_axes(mark, drawing.place, line_of(drawing), short_line if is_pair else None)
 
 
 def _read_length(group: ContentItem, item: ContentItem, number: int) -> Mark:
