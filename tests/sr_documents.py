@@ -17,9 +17,10 @@ LONG_POINTS, SHORT_POINTS = [10.0, 20.0, 40.0, 20.0], [25.0, 10.0, 25.0, 30.0]
 
 def code(value, scheme, meaning="Jane Doe"):
     """A code sequence item; the meaning is text that must never come out."""
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
-    return item
+    made = Dataset()
+    with warnings.catch_warnings(action="ignore"):
+        made.CodeValue, made.CodingSchemeDesignator, made.CodeMeaning = value, scheme, meaning
+    return made
 
 
 def item(value_type, name=None, children=(), **elements):

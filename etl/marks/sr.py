@@ -36,7 +36,7 @@ def _readings_below(item: ContentItem) -> Iterator[Reading]:
     """Every group of the document in order, and what is too damaged to tell whether it holds any."""
     if item.name == _IMAGE_LIBRARY:
         return
-    if item.is_damaged and item.value_type == "CONTAINER":
+    if item.is_damaged and item.value_type in ("CONTAINER", ""):
         yield _refuse_damaged
     elif item.name == MEASUREMENT_GROUP:
         yield from _readings_of_group(item)
@@ -79,11 +79,11 @@ def _read_axes(
     stated_short = stated_by(short_item) if short_item else None
     mark = with_stated(_group_mark(group, number), stated_by(long_item), stated_short)
     drawing = _drawing(group, long_item)
-    region = _largest_region(group) if drawing is None else drawing if drawing.graphic_type == "ELLIPSE" else None
-    if region is not None:
-        return with_drawing(mark, region)
     if drawing is None:
-        return _only_stated(mark, group, [*long_axes, *short_axes])
+        region = _largest_region(group)
+        return with_drawing(mark, region) if region else _only_stated(mark, group, [*long_axes, *short_axes])
+    if drawing.graphic_type == "ELLIPSE":
+        return with_drawing(mark, drawing)
     short_drawing = _drawing(group, short_item) if short_item else None
     short_line = line_of(short_drawing) if short_drawing else None
     # Axes drawn on two images do not measure one thing.
@@ -163,8 +163,6 @@ def with_stated(mark: Mark, long_axis: Stated, short_axis: Stated | None = None)
 
 def _group_mark(group: ContentItem, number: int) -> Mark:
     """What a group says of its lesion, whatever the measurement."""
-    if group.is_damaged:
-        raise bad_item("the group cannot be read")
     # Some write the place as a property of the measurement (TID 1419).
     beside = [
         *group.children,
