@@ -78,7 +78,7 @@ def lesionary(source: Path, target: Path) -> tuple[float, float]:
     """Seconds of an ingest on a warm Ray, and of starting Ray."""
     from cli.cluster import ray_session
     from etl.ingest import ingest
-    from etl.release import plan_release
+    from etl.planning import plan_sources
     from lesionary.lake import Lake
     from lesionary.settings import IngestSettings
 
@@ -89,15 +89,15 @@ def lesionary(source: Path, target: Path) -> tuple[float, float]:
         # The first tasks start the worker processes; the rest of Ray's start hides there.
         warm = Path(source.parent, "warm")
         warm_lake = Lake.create(str(target / "warm"))
-        plan = plan_release([str(write_release(warm, 100))], namespace="warm")
+        plan = plan_sources([str(write_release(warm, 100))], IngestSettings(namespace="warm"))
         settings = IngestSettings(workers=WORKERS)
-        ingest(warm_lake, plan, settings, runner=run_on_ray, workers=WORKERS)
+        ingest(warm_lake, plan, settings, choose_runner=lambda _: (run_on_ray, WORKERS))
         ray_start = time.perf_counter() - started
 
         started = time.perf_counter()
         lake = Lake.create(str(target / "lake"))
-        plan = plan_release([str(source)], namespace="dl")
-        summary = ingest(lake, plan, settings, runner=run_on_ray, workers=WORKERS)
+        plan = plan_sources([str(source)], IngestSettings(namespace="dl"))
+        summary = ingest(lake, plan, settings, choose_runner=lambda _: (run_on_ray, WORKERS))
         seconds = time.perf_counter() - started
     counts = summary.tally.counts
     if counts["files_accepted"] != counts["files_found"] - 1:  # the marker file

@@ -26,8 +26,9 @@ import pyarrow.parquet as pq
 from make_release import write_release
 from measure import median, report
 
-from etl.ingest import ingest, run_here
-from etl.release import plan_release
+from etl.ingest import ingest
+from etl.planning import plan_sources
+from etl.running import run_here
 from lesionary.lake import Lake
 from lesionary.pixels import decode_slice
 from lesionary.settings import IngestSettings
@@ -45,7 +46,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="lesionary-bench-") as scratch:
         data = write_release((arguments.folder or Path(scratch)) / f"release-{arguments.slices}", arguments.slices)
         lake = Lake.create(str(Path(scratch, "lake")))
-        ingest(lake, plan_release([str(data)], namespace="dl"), IngestSettings(), runner=run_here, workers=1)
+        ingest(
+            lake,
+            plan_sources([str(data)], IngestSettings(namespace="dl")),
+            IngestSettings(),
+            choose_runner=lambda _: (run_here, 1),
+        )
         compare(data, lake, arguments.reads, arguments.rounds)
 
 

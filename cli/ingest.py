@@ -1,4 +1,4 @@
-"""`lesionary ingest`: a DeepLesion release into the lake."""
+"""`lesionary ingest`: a DeepLesion release or a PACS export into the lake."""
 
 import os
 from collections.abc import Mapping
@@ -14,8 +14,9 @@ from cli.options import DEFAULT_LAKE, JsonOption, LakeOption
 from cli.render import write_json, write_mapping
 
 if TYPE_CHECKING:
-    from etl.ingest import IngestSummary, Progress, Runner
-    from etl.release import ReleasePlan, ReleaseUnit
+    from etl.ingest import IngestSummary, Progress
+    from etl.planning import Plan, Unit
+    from etl.running import Runner
     from lesionary.lake import Lake
     from lesionary.settings import IngestSettings
 
@@ -25,11 +26,14 @@ _WORTH_RAY_BYTES = 64 << 20
 
 def ingest(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE…", help="Folders, zips, or DL_info.csv; local or s3://…, gs://… .")
+        list[str], typer.Argument(metavar="SOURCE…", help="Folders, zips, tars or files; local or s3://…, gs://… .")
     ],
     lake: LakeOption = DEFAULT_LAKE,
     namespace: Annotated[
-        str | None, typer.Option("--namespace", help="Starts every identifier; keeps two releases apart. [default: dl]")
+        str | None,
+        typer.Option(
+            "--namespace", help="Starts every identifier; keeps sources apart. [default: dl for a release, pacs]"
+        ),
     ] = None,
     annotations_only: Annotated[
         bool | None, typer.Option("--annotations-only/--with-images", help="Take DL_info.csv without images.")
@@ -40,6 +44,14 @@ def ingest(
     shard_mb: Annotated[int | None, typer.Option("--shard-mb", help="Upper size of a shard. [default: 256]")] = None,
     commit_seconds: Annotated[
         int | None, typer.Option("--commit-seconds", help="A crash loses at most this much work. [default: 60]")
+    ] = None,
+    key_file: Annotated[
+        str | None,
+        typer.Option("--key-file", help="Key of a PACS export's pseudonyms. [default: in your configuration folder]"),
+    ] = None,
+    keep_map: Annotated[
+        Path | None,
+        typer.Option("--keep-map", help="Also add to a map from pseudonyms back to identifiers; guard it."),
     ] = None,
     config: Annotated[
         Path | None,
@@ -54,10 +66,11 @@ def ingest(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Read a DeepLesion release into the lake; a second run does only what is new or was interrupted."""
+    """Read a DeepLesion release or a PACS export into the lake; a second run does only what is new or was missing."""
     from etl.ingest import ingest as ingest_plan
     from etl.ingest import units_to_do
-    from etl.release import plan_release
+    from etl.planning import key_file as key_of
+    from etl.planning import plan_sources, refuse_key_inside
     from lesionary.settings import IngestSettings, resolve
 
     flags = {
@@ -66,27 +79,35 @@ def ingest(
         "workers": workers,
         "shard_mb": shard_mb,
         "commit_seconds": commit_seconds,
+        "key_file": key_file,
     }
     resolved = resolve(IngestSettings, "ingest", flags=flags, environment=os.environ, config_file=config)
     settings = resolved.value
-    plan = plan_release(sources, namespace=settings.namespace, annotations_only=settings.annotations_only)
-    opened = _open_lake(lake, create=not dry_run)
-    todo = units_to_do(opened, plan)
-    if dry_run or opened is None:
-        _report_plan(plan, todo, settings, lake, ray_address, as_json=as_json)
-        return
+    refuse_key_inside(key_of(settings), lake)
     with ExitStack() as session, live_line() as show:
-        runner, at_once = _choose_runner(session, todo, settings, ray_address)
+        runners = _Runners(session, settings.workers, ray_address)
+        plan = plan_sources(sources, settings, choose_runner=runners.choose, dry_run=dry_run)
+        opened = _open_lake(lake, create=not dry_run)
+        if dry_run or opened is None:
+            _report_plan(plan, units_to_do(opened, plan), settings, lake, ray_address, as_json=as_json)
+            return
+        _keep_map(keep_map, plan)
         summary = ingest_plan(
             opened,
             plan,
             settings,
-            runner=runner,
-            workers=at_once,
+            choose_runner=runners.choose,
             progress=lambda progress: show(_progress_line(progress)),
             record=resolved.record(),
         )
     _report(summary, as_json=as_json)
+
+
+def _keep_map(path: Path | None, plan: "Plan") -> None:
+    if path is not None:
+        from etl.deidentify import keep_map
+
+        keep_map(path, plan.names)
 
 
 def _open_lake(url: str, *, create: bool) -> "Lake | None":
@@ -101,21 +122,29 @@ def _open_lake(url: str, *, create: bool) -> "Lake | None":
         return None
 
 
-def _choose_runner(
-    session: ExitStack, todo: "list[ReleaseUnit]", settings: "IngestSettings", ray_address: str | None
-) -> "tuple[Runner, int]":
-    """This process for small sources, Ray for the rest or when a cluster was named; and how many tasks run at once."""
-    from etl.ingest import run_here
+class _Runners:
+    """This process for small work, Ray for the rest or when a cluster was named; Ray is started at most once."""
 
-    small = sum(unit.byte_count for unit in todo) < _WORTH_RAY_BYTES
-    if ray_address is None and (small or settings.workers == 1):
-        return run_here, 1
-    from cli.cluster import cluster_cores, ray_session
+    def __init__(self, session: ExitStack, workers: int, ray_address: str | None) -> None:
+        self._session = session
+        self._workers = workers
+        self._ray_address = ray_address
+        self._on_ray: tuple[Runner, int] | None = None
 
-    session.enter_context(ray_session(ray_address, settings.workers))
-    from etl.ingest_job import run_on_ray
+    def choose(self, byte_count: int) -> "tuple[Runner, int]":
+        """What runs work on so many bytes, and how many tasks at once."""
+        if self._on_ray is None:
+            if self._ray_address is None and (byte_count < _WORTH_RAY_BYTES or self._workers == 1):
+                from etl.running import run_here
 
-    return run_on_ray, settings.workers or cluster_cores()
+                return run_here, 1
+            from cli.cluster import cluster_cores, ray_session
+
+            self._session.enter_context(ray_session(self._ray_address, self._workers))
+            from etl.ingest_job import run_on_ray
+
+            self._on_ray = run_on_ray, self._workers or cluster_cores()
+        return self._on_ray
 
 
 def _progress_line(progress: "Progress") -> str:
@@ -126,8 +155,8 @@ def _progress_line(progress: "Progress") -> str:
 
 
 def _report_plan(
-    plan: "ReleasePlan",
-    todo: "list[ReleaseUnit]",
+    plan: "Plan",
+    todo: "list[Unit]",
     settings: "IngestSettings",
     lake: str,
     ray_address: str | None,
@@ -139,7 +168,7 @@ def _report_plan(
         "units to do": len(todo),
         "images to read": sum(unit.image_count for unit in todo),
         "bytes to read": sum(unit.byte_count for unit in todo),
-        "annotation rows": plan.rows_found,
+        "annotation rows and marks": plan.rows_found,
         "workers": settings.workers or os.cpu_count(),
         "runs on": ray_address or "this machine",
         "would write to": lake,
@@ -156,7 +185,7 @@ def _report(summary: "IngestSummary", *, as_json: bool) -> None:
         write_json(asdict(summary))
         return
     counts = summary.tally.counts
-    for kind, label in (("rows", "annotation rows"), ("files", "files")):
+    for kind, label in (("rows", "rows and marks"), ("files", "files")):
         print(
             f"{label + ':':<17} {counts[f'{kind}_found']:>8} found = {counts[f'{kind}_accepted']} accepted"
             f" + {counts[f'{kind}_flagged']} flagged + {counts[f'{kind}_quarantined']} quarantined"

@@ -41,6 +41,7 @@ class SourceTree:
 
     def __init__(self, containers: Sequence[Container], limits: ArchiveLimits) -> None:
         self.containers = list(containers)
+        self.source_count = len(self.containers)
         self.limits = limits
         self._open: OrderedDict[int, OpenArchive] = OrderedDict()
 
@@ -82,6 +83,10 @@ class SourceTree:
             kind = archive_kind(location.path) if info.type == fs.FileType.File else None
             containers.append(Container(location, kind))
         return cls(containers, limits)
+
+    def path_of(self, member: Member) -> str:
+        """What a file is called, or for a source that is one file, that file."""
+        return member.name or self.containers[member.container].location.path
 
     def entries(self) -> Iterator[Member | Quarantined]:
         """Every entry of every container; archives found on the way are walked after their folder."""

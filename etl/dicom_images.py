@@ -95,6 +95,8 @@ class ImageHeader:
     stamp: int
     sop_uid: str
     frame_number: int | None
+    """1-based; None for single frames."""
+    frame_count: int
     series: SeriesHeader
     storage: PixelStorage
     position_mm: tuple[float, float, float]
@@ -143,7 +145,8 @@ def read_images(
     for number, groups in enumerate(_frame_groups(fields, frames) if enhanced else [(fields,)], 1):
         storage = _storage(fields, groups, encoding.syntax)
         _check_size(storage, frames, pixels)
-        images.append(_image(fields, groups, place, sop_uid, number if enhanced else None, series, storage, in_file))
+        frame = (number if enhanced else None, frames)
+        images.append(_image(fields, groups, place, sop_uid, frame, series, storage, in_file))
     return tuple(images)
 
 
@@ -258,11 +261,12 @@ def _image(
     groups: Sequence[Fields],
     place: FilePlace,
     sop_uid: str,
-    frame_number: int | None,
+    frame: tuple[int | None, int],
     series: SeriesHeader,
     storage: PixelStorage,
     pixels: PixelPlace,
 ) -> ImageHeader:
+    frame_number, frame_count = frame
     at, across, measures = (_group(groups, macro) for macro in (_PLANE_POSITION, _PLANE_ORIENTATION, _PIXEL_MEASURES))
     position = at.numbers(_POSITION, 3) if at else None
     orientation = _orientation(across)
@@ -284,6 +288,7 @@ def _image(
         stamp=place.stamp,
         sop_uid=sop_uid,
         frame_number=frame_number,
+        frame_count=frame_count,
         series=series,
         storage=storage,
         position_mm=(position[0], position[1], position[2]),

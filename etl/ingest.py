@@ -1,23 +1,26 @@
 """Ingest without Ray: what is left to do, who does it, and committing what comes back.
 
 The driver commits finished tasks every few seconds (`lesionary/commits.py`), so a crash loses at most that much work,
-and a rerun skips every unit that is in `units` with the same fingerprint. Tasks run through a `Runner`: `run_here` in
-this process, or `etl/ingest_job.py` on Ray.
+and a rerun skips every unit that is in `units` with the same fingerprint. Tasks run in this process or on Ray
+(`etl/running.py`).
 """
 
 import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.ingest_tasks import IngestTask, TaskResult, cut_tasks, run_task
-from etl.release import ReleasePlan, ReleaseUnit
+from etl.deidentify import PROFILE
+from etl.ingest_tasks import TaskResult, cut_tasks
+from etl.pacs import PacsUnit
+from etl.planning import Plan, Unit
+from etl.running import RunnerChoice, always_here
 from lesionary import __version__
 from lesionary.commits import Batch, commit
 from lesionary.identifiers import new_ingest_id
@@ -76,19 +79,18 @@ class IngestSummary:
     tally: Tally
 
 
-Runner = Callable[[Sequence[IngestTask]], Iterator[TaskResult]]
 ProgressListener = Callable[[Progress], None]
 
 
-def units_to_do(lake: Lake | None, plan: ReleasePlan) -> list[ReleaseUnit]:
+def units_to_do(lake: Lake | None, plan: Plan) -> list[Unit]:
     """The plan's units that the lake does not hold, or holds from another state of the source.
 
-    A unit never shrinks: where the lake already holds more files of a series than this source offers (the table alone,
-    or one zip of several), what it holds stays.
+    A unit never shrinks: where the lake already holds more files or marks of a series than this source offers (the
+    table alone, one zip of several, images without their reports), what it holds stays.
     """
     if lake is None:
         return list(plan.units)
-    rows = lake.read("units", columns=["unit_id", "fingerprint", "files_found"]).to_pylist()
+    rows = lake.read("units", columns=["unit_id", "fingerprint", "files_found", "rows_found"]).to_pylist()
     known = {row["unit_id"]: row for row in rows}
     return [
         unit
@@ -96,23 +98,24 @@ def units_to_do(lake: Lake | None, plan: ReleasePlan) -> list[ReleaseUnit]:
         if unit.unit_id not in known
         or (
             known[unit.unit_id]["fingerprint"] != unit.fingerprint
-            and (unit.series_key is None or unit.file_count >= known[unit.unit_id]["files_found"])
+            and (unit.may_shrink or not _shrinks(unit, known[unit.unit_id]))
         )
     ]
 
 
-def run_here(tasks: Sequence[IngestTask]) -> Iterator[TaskResult]:
-    """Run tasks one after the other in this process: for sources too small to be worth starting Ray."""
-    return map(run_task, tasks)
+def _shrinks(unit: Unit, known: Mapping[str, int]) -> bool:
+    if unit.file_count < known["files_found"]:
+        return True
+    # A release's rows come from one table, which may be corrected; marks come from many files, which may be missing.
+    return isinstance(unit, PacsUnit) and unit.row_count < known["rows_found"]
 
 
 def ingest(
     lake: Lake,
-    plan: ReleasePlan,
+    plan: Plan,
     settings: IngestSettings,
     *,
-    runner: Runner,
-    workers: int,
+    choose_runner: RunnerChoice = always_here,
     progress: ProgressListener | None = None,
     record: Mapping[str, object] | None = None,
 ) -> IngestSummary:
@@ -122,16 +125,16 @@ def ingest(
         lake: where to.
         plan: what there is.
         settings: how.
-        runner: what runs the tasks.
-        workers: how many tasks run at once.
+        choose_runner: what runs the tasks.
         progress: told after every task.
         record: the resolved settings, saved with the counts in the lake's `ingests` folder.
     """
     started = time.monotonic()
     todo = units_to_do(lake, plan)
     ingest_id = new_ingest_id()
-    tasks = cut_tasks(todo, plan.tree, lake.url, ingest_id, settings, workers)
-    results = runner(tasks) if tasks else iter(())
+    runner, workers = choose_runner(sum(unit.byte_count for unit in todo))
+    tasks = cut_tasks(todo, plan.tree, plan.child_limits, lake.url, ingest_id, settings, workers)
+    results = runner(tasks)
     written = _commit_results(lake, ingest_id, results, settings.commit_seconds, _reporter(todo, progress))
     summary = IngestSummary(
         ingest_id=ingest_id,
@@ -143,7 +146,7 @@ def ingest(
         tally=tally(lake, [unit.unit_id for unit in plan.units]),
     )
     if todo:
-        _save_record(lake, summary, record or {})
+        _save_record(lake, summary, plan, record or {})
     return summary
 
 
@@ -190,7 +193,7 @@ def _commit_batch(lake: Lake, ingest_id: str, sequence: int, results: Sequence[T
     commit(lake, Batch(ingest_id, sequence, unit_ids, shards))
 
 
-def _reporter(todo: Sequence[ReleaseUnit], listener: ProgressListener | None) -> Callable[[Sequence[str]], None]:
+def _reporter(todo: Sequence[Unit], listener: ProgressListener | None) -> Callable[[Sequence[str]], None]:
     """Turns finished units into progress."""
     files = {unit.unit_id: unit.image_count for unit in todo}
     total, started = sum(files.values()), time.monotonic()
@@ -226,9 +229,12 @@ def tally(lake: Lake, unit_ids: Sequence[str]) -> Tally:
     )
 
 
-def _save_record(lake: Lake, summary: IngestSummary, settings: Mapping[str, object]) -> None:
+def _save_record(lake: Lake, summary: IngestSummary, plan: Plan, settings: Mapping[str, object]) -> None:
     """Keep what was done, with which settings and which code, in the lake's `ingests` folder."""
     record = {**asdict(summary), "settings": settings, "code": code_fingerprint(), "version": __version__}
+    if plan.key_id is not None:
+        profile = [{"code": code, "meaning": meaning} for code, meaning in PROFILE]
+        record["deidentification"] = {"profile": profile, "key_id": plan.key_id}
     location = lake.location
     location.filesystem.create_dir(location.join(_RECORDS_FOLDER), recursive=True)
     with location.filesystem.open_output_stream(location.join(_RECORDS_FOLDER, f"{summary.ingest_id}.json")) as sink:

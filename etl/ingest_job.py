@@ -6,16 +6,17 @@ would leave a core idle, and each block is one task whose pixels never enter the
 
 import logging
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import ray.data
 from ray.exceptions import RayError
 
-from etl.ingest_tasks import IngestTask, TaskResult, run_task
+from etl.running import Task
 from lesionary.errors import InternalError, LesionaryError
 
 
-def run_on_ray(tasks: Sequence[IngestTask]) -> Iterator[TaskResult]:
+def run_on_ray(tasks: Iterable[Task[Any]]) -> Iterator[Any]:
     """Run tasks on the connected Ray cluster and yield results as they finish.
 
     A worker that is killed has its task run again by Ray; shards of the lost attempt are never committed.
@@ -31,6 +32,8 @@ def run_on_ray(tasks: Sequence[IngestTask]) -> Iterator[TaskResult]:
     context.enable_progress_bars = False
     context.raise_original_map_exception = True
     rows = [{"task": pickle.dumps(task)} for task in tasks]
+    if not rows:
+        return
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_run_pickled, num_cpus=1)
     try:
         for row in dataset.iter_rows():
@@ -42,8 +45,8 @@ def run_on_ray(tasks: Sequence[IngestTask]) -> Iterator[TaskResult]:
 
 
 def _run_pickled(row: dict[str, bytes]) -> dict[str, bytes]:
-    task: IngestTask = pickle.loads(row["task"])  # noqa: S301 (our own bytes, from our own driver)
-    return {"result": pickle.dumps(run_task(task))}
+    task: Task[Any] = pickle.loads(row["task"])  # noqa: S301 (our own bytes, from our own driver)
+    return {"result": pickle.dumps(task.run())}
 
 
 def _our_error(error: BaseException) -> LesionaryError:

@@ -12,9 +12,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from etl.archive import SourceTree
+from etl.pacs import PacsUnit
+from etl.pacs_tasks import write_unit
+from etl.planning import Unit
 from etl.quality import Quarantined
 from etl.release import ReleaseUnit, SliceRow, read_images
 from etl.release_tables import ImagesOutcome, describe_unit
+from etl.supervision import ChildLimits, this_process_child
 from lesionary.lake import Lake
 from lesionary.pixels import encode_slice, pixel_digest
 from lesionary.provenance import code_fingerprint, require_same_code
@@ -39,7 +43,16 @@ class IngestTask:
     lake_url: str
     code: str
     tree: SourceTree
-    units: tuple[ReleaseUnit, ...]
+    units: tuple[Unit, ...]
+    child_limits: ChildLimits
+
+    def run(self) -> "TaskResult":
+        """Read, check, encode and write the task's units.
+
+        Raises:
+            CodeMismatchError: this process runs other code than the driver.
+        """
+        return run_task(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +65,9 @@ class TaskResult:
 
 
 def cut_tasks(
-    units: Sequence[ReleaseUnit],
+    units: Sequence[Unit],
     tree: SourceTree,
+    child_limits: ChildLimits,
     lake_url: str,
     ingest_id: str,
     settings: IngestSettings,
@@ -63,7 +77,7 @@ def cut_tasks(
     total = sum(unit.byte_count for unit in units)
     upper = settings.shard_mb << 20
     wanted = min(upper, max(_SMALLEST_TASK_BYTES, total // (workers * _TASKS_PER_WORKER)))
-    groups: list[list[ReleaseUnit]] = []
+    groups: list[list[Unit]] = []
     filled = 0
     for unit in units:
         if not groups or filled + unit.byte_count > wanted:
@@ -72,7 +86,10 @@ def cut_tasks(
         groups[-1].append(unit)
         filled += unit.byte_count
     code = code_fingerprint()
-    return [IngestTask(number, ingest_id, lake_url, code, tree, tuple(group)) for number, group in enumerate(groups, 1)]
+    return [
+        IngestTask(number, ingest_id, lake_url, code, tree, tuple(group), child_limits)
+        for number, group in enumerate(groups, 1)
+    ]
 
 
 def run_task(task: IngestTask) -> TaskResult:
@@ -90,8 +107,11 @@ def run_task(task: IngestTask) -> TaskResult:
         ShardWriter(SLICES, folder, f"{task.ingest_id}-{task.number:05d}", Path(scratch)) as writer,
     ):
         for unit in task.units:
-            outcome = _write_images(unit, task, writer)
-            described.append(describe_unit(unit, outcome, task.ingest_id))
+            if isinstance(unit, PacsUnit):
+                child = this_process_child(task.child_limits)
+                described.append(write_unit(unit, task.tree, child, task.ingest_id, writer.write))
+            else:
+                described.append(describe_unit(unit, _write_images(unit, task, writer), task.ingest_id))
         shard = writer.finish()
     # In one piece: a chunk for every unit would weigh a hundred times its rows on the driver.
     tables = {

@@ -109,9 +109,7 @@ def _look_at_dicom(head: bytes, whole: Callable[[], bytes], place: FilePlace) ->
     return _images(encoding, data, whole, place)
 
 
-def _images(
-    encoding: Encoding, data: bytes, whole: Callable[[], bytes], place: FilePlace
-) -> tuple[ImageHeader, ...]:
+def _images(encoding: Encoding, data: bytes, whole: Callable[[], bytes], place: FilePlace) -> tuple[ImageHeader, ...]:
     try:
         fields, pixels = read_fields(encoding, WANTED_TAGS)
     except RefusedError:
@@ -196,7 +194,7 @@ class EncodeSlice:
         body = body_box(hu)
         if body is None:
             flags |= {Flag.BODY_NOT_FOUND}
-        return EncodedSlice(encode_slice(hu), pixel_digest(hu), *hu.shape, body, flags)
+        return EncodedSlice(encode_slice(hu), pixel_digest(hu), hu.shape[0], hu.shape[1], body, flags)
 
     def _stored(self, image: ImageHeader) -> bytes:
         file = (image.container, image.member)

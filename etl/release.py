@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from etl.annotations import AnnotationRow, AnnotationTable, parse_annotations
 from etl.archive import SourceTree, safe_label
-from etl.containers import ArchiveLimits, Member
+from etl.containers import Member
 from etl.decoding import decode_png16
 from etl.quality import Flag, Quarantined, Reason, RefusedError
 from lesionary.errors import SourceError
@@ -70,28 +70,10 @@ class ReleaseUnit:
         """Bytes of its images in the source."""
         return sum(self.files[_INTEGERS_PER_FILE - 1 :: _INTEGERS_PER_FILE])
 
-
-@dataclass(frozen=True, slots=True)
-class ReleasePlan:
-    """Everything found in a source, as units ordered by their names."""
-
-    tree: SourceTree
-    units: tuple[ReleaseUnit, ...]
-
     @property
-    def rows_found(self) -> int:
-        """Annotation rows."""
-        return sum(unit.row_count for unit in self.units)
-
-    @property
-    def files_found(self) -> int:
-        """Files, the annotation table not counted."""
-        return sum(unit.file_count for unit in self.units)
-
-    @property
-    def bytes_found(self) -> int:
-        """Bytes of images."""
-        return sum(unit.byte_count for unit in self.units)
+    def may_shrink(self) -> bool:
+        """Whether a later state of the source with fewer files replaces it."""
+        return self.series_key is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,21 +88,28 @@ class SliceRow:
 
 
 @dataclass(slots=True)
-class _Listing:
-    """What listing a source collects."""
+class ReleaseListing:
+    """What listing a source collects: a release's files, and others."""
 
     series: dict[str, "array[int]"] = field(default_factory=dict)
     """Five integers an image: place, digits, slice index, bytes, stamp."""
     places: dict[tuple[int, str], int] = field(default_factory=dict)
     tables: list[Member] = field(default_factory=list)
+    others: list[Member] = field(default_factory=list)
+    """Files that a release does not have."""
     refused: list[Quarantined] = field(default_factory=list)
+
+    @property
+    def holds_release(self) -> bool:
+        """Whether there is any part of a release."""
+        return bool(self.series or self.tables)
 
     def add(self, entry: Member | Quarantined, tree: SourceTree) -> None:
         """Sort one entry to where it belongs."""
         if isinstance(entry, Quarantined):
             self.refused.append(entry)
             return
-        path = entry.name or tree.containers[entry.container].location.path
+        path = tree.path_of(entry)
         image = _IMAGE.fullmatch(entry.name)
         if image:
             folder = f"{image['folder']}/" if image["folder"] else ""
@@ -132,27 +121,30 @@ class _Listing:
         elif PurePosixPath(path).name.lower() == _TABLE_NAME or (not entry.name and path.lower().endswith(".csv")):
             self.tables.append(entry)
         else:
-            self.refused.append(Quarantined("file", safe_label(path, entry.container), Reason.STRAY_FILE))
+            self.others.append(entry)
 
 
 def plan_release(
-    sources: Sequence[str],
-    *,
-    namespace: str,
-    annotations_only: bool = False,
-    limits: ArchiveLimits | None = None,
-) -> ReleasePlan:
-    """List a release and cut it into units; reads names and the annotation table, no image.
+    tree: SourceTree, listing: ReleaseListing, *, namespace: str, origin: str, annotations_only: bool = False
+) -> list[ReleaseUnit]:
+    """Cut a listed release into units; reads the annotation table, no image.
+
+    Args:
+        tree: the source.
+        listing: of its entries; files of no release are refused as strays.
+        namespace: starts every identifier.
+        origin: names the source.
+        annotations_only: take the table without images.
 
     Raises:
-        SourceError: a source does not exist, or there is nothing usable in any.
+        SourceError: there is nothing usable in the source.
     """
-    listing = _Listing()
-    with SourceTree.open(sources, limits or ArchiveLimits()) as tree:
-        for entry in tree.entries():
-            listing.add(entry, tree)
-        annotations = _read_table(tree, listing)
-    _require_something(sources, listing, annotations, annotations_only=annotations_only)
+    annotations = _read_table(tree, listing)
+    _require_something(tree, listing, annotations, annotations_only=annotations_only)
+    listing.refused += [
+        Quarantined("file", safe_label(tree.path_of(entry), entry.container), Reason.STRAY_FILE)
+        for entry in listing.others
+    ]
     if annotations_only:
         listing.series.clear()
         listing.refused.clear()
@@ -164,11 +156,10 @@ def plan_release(
         _series_unit(namespace, key, listing.series.get(key, array("q")), places, rows.get(key, []), listing.refused)
         for key in sorted(rows.keys() | listing.series.keys())
     ]
-    origin = hashlib.sha256("\n".join(place.location.url for place in tree.containers).encode()).hexdigest()[:8]
     units.append(_leftover_unit(f"{namespace}-annotations-{origin}", namespace, annotations.quarantined))
     if not annotations_only:
         units.append(_leftover_unit(f"{namespace}-files-{origin}", namespace, listing.refused))
-    return ReleasePlan(tree, tuple(sorted(units, key=lambda unit: unit.unit_id)))
+    return units
 
 
 def read_images(unit: ReleaseUnit, tree: SourceTree) -> Iterator[SliceRow | Quarantined]:
@@ -203,7 +194,7 @@ def slice_z_mm(rows: Sequence[AnnotationRow], slice_index: int) -> float | None:
     return slice_index * intervals.pop() if len(intervals) == 1 else None
 
 
-def _read_table(tree: SourceTree, listing: _Listing) -> AnnotationTable:
+def _read_table(tree: SourceTree, listing: ReleaseListing) -> AnnotationTable:
     """The annotation table: the one nearest to the top; further ones are refused."""
     if not listing.tables:
         return AnnotationTable(0, (), ())
@@ -220,9 +211,9 @@ def _read_table(tree: SourceTree, listing: _Listing) -> AnnotationTable:
 
 
 def _require_something(
-    sources: Sequence[str], listing: _Listing, annotations: AnnotationTable, *, annotations_only: bool
+    tree: SourceTree, listing: ReleaseListing, annotations: AnnotationTable, *, annotations_only: bool
 ) -> None:
-    where = ", ".join(sources)
+    where = ", ".join(place.location.url for place in tree.containers[: tree.source_count])
     if annotations_only and not listing.tables:
         raise SourceError("there is no DL_info.csv here", where=where, next_step="name the file itself")
     if not annotations_only and not listing.series:

@@ -41,9 +41,27 @@ def describe_unit(unit: ReleaseUnit, outcome: ImagesOutcome, ingest_id: str) -> 
     ]
     lesions = [_lesion(unit, row, flags, ingest_id) for row, flags in zip(unit.rows, lesion_flags, strict=True)]
     refused = [*unit.refused, *outcome.refused]
-    quarantine: list[dict[str, object]] = [
+    series = [_series(unit, outcome, ingest_id)] if unit.series_key else []
+    units = [_counts(unit, outcome, sum(map(bool, lesion_flags)), refused, ingest_id)]
+    return {
+        SERIES.name: table_of(SERIES, series),
+        LESIONS.name: table_of(LESIONS, lesions),
+        MARKS.name: MARKS.schema.empty_table(),
+        QUARANTINE.name: quarantine_table(unit.unit_id, refused, ingest_id),
+        UNITS.name: table_of(UNITS, units),
+    }
+
+
+def table_of(table: Table, rows: Sequence[dict[str, object]]) -> pa.Table:
+    """Rows in a table's schema; a column that it does not have is dropped."""
+    return pa.Table.from_pylist(list(rows), schema=table.schema)
+
+
+def quarantine_table(unit_id: str, refused: Sequence[Quarantined], ingest_id: str) -> pa.Table:
+    """What a unit could not take in."""
+    rows: list[dict[str, object]] = [
         {
-            "unit_id": unit.unit_id,
+            "unit_id": unit_id,
             "kind": one.kind,
             "member": one.member,
             "reason": str(one.reason),
@@ -52,19 +70,13 @@ def describe_unit(unit: ReleaseUnit, outcome: ImagesOutcome, ingest_id: str) -> 
         }
         for one in refused
     ]
-    series = [_series(unit, outcome, ingest_id)] if unit.series_key else []
-    units = [_counts(unit, outcome, sum(map(bool, lesion_flags)), refused, ingest_id)]
-    return {
-        SERIES.name: _table(SERIES, series),
-        LESIONS.name: _table(LESIONS, lesions),
-        MARKS.name: MARKS.schema.empty_table(),
-        QUARANTINE.name: _table(QUARANTINE, quarantine),
-        UNITS.name: _table(UNITS, units),
-    }
+    return table_of(QUARANTINE, rows)
 
 
-def _table(table: Table, rows: Sequence[dict[str, object]]) -> pa.Table:
-    return pa.Table.from_pylist(list(rows), schema=table.schema)
+def retried_fingerprint(fingerprint: str, refused: Sequence[Quarantined]) -> str:
+    """A unit's fingerprint, or one that never matches when a file could not be read for reasons that may pass."""
+    transient = any(one.reason is Reason.FILE_UNREADABLE for one in refused)
+    return RETRY_FINGERPRINT if transient else fingerprint
 
 
 def _patient_id(unit: ReleaseUnit) -> str:
@@ -203,11 +215,10 @@ def _counts(
 ) -> dict[str, object]:
     rows_refused = sum(one.kind == "row" for one in refused)
     files_refused = len(refused) - rows_refused
-    transient = any(one.reason is Reason.FILE_UNREADABLE for one in refused)
     return {
         "unit_id": unit.unit_id,
         "source": SOURCE_KIND,
-        "fingerprint": RETRY_FINGERPRINT if transient else unit.fingerprint,
+        "fingerprint": retried_fingerprint(unit.fingerprint, refused),
         "rows_found": unit.row_count,
         "rows_accepted": len(unit.rows) - rows_flagged,
         "rows_flagged": rows_flagged,

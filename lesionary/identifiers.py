@@ -4,6 +4,7 @@ dl-000001            patient 1 of the release ingested under the namespace "dl"
 dl-000001_02         that patient's second study
 dl-000001_02_01      its first series
 dl-4711              the lesion of row 4711 of DL_info.csv (other datasets index by this number)
+pacs-mfrggzdfmztwq2lk a patient, study, series, … of a PACS export: a keyed digest of its identifier
 20261120T221500-9f3a an ingest: when it started (UTC) and four random digits
 """
 
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from lesionary.errors import UsageError
 
 DEFAULT_NAMESPACE = "dl"
+PACS_NAMESPACE = "pacs"
 _NAMESPACE = re.compile(r"[a-z][a-z0-9]{0,15}")
 
 

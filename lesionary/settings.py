@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from lesionary.errors import UsageError
-from lesionary.identifiers import DEFAULT_NAMESPACE, checked_namespace
+from lesionary.identifiers import checked_namespace
 
 DEFAULT_CONFIG_FILE = "lesionary.toml"
 _ENVIRONMENT_PREFIX = "LESIONARY"
@@ -31,8 +31,8 @@ Settings = TypeVar("Settings")
 class IngestSettings:
     """How an ingest runs."""
 
-    namespace: str = DEFAULT_NAMESPACE
-    """Starts every identifier of the source."""
+    namespace: str | None = None
+    """Starts every identifier of the source; dl for a release and pacs for an export unless given."""
     workers: int = 0
     """Worker processes; 0 = one per core of the cluster."""
     shard_mb: int = 256
@@ -41,6 +41,12 @@ class IngestSettings:
     """A crash loses at most this much work."""
     annotations_only: bool = False
     """Take the annotation table without images."""
+    key_file: str | None = None
+    """Key of a PACS export's pseudonyms; in the person's configuration folder unless given."""
+    file_memory_mb: int = 3_072
+    """Memory that reading one file of a PACS export may take."""
+    file_seconds: int = 60
+    """Time that reading one file of a PACS export may take."""
 
     def __post_init__(self) -> None:
         """Refuse what could not run.
@@ -48,8 +54,15 @@ class IngestSettings:
         Raises:
             UsageError: a value is out of its range.
         """
-        checked_namespace(self.namespace)
-        for name, low, high in (("workers", 0, 65_536), ("shard_mb", 1, 2_048), ("commit_seconds", 1, 86_400)):
+        if self.namespace is not None:
+            checked_namespace(self.namespace)
+        for name, low, high in (
+            ("workers", 0, 65_536),
+            ("shard_mb", 1, 2_048),
+            ("commit_seconds", 1, 86_400),
+            ("file_memory_mb", 64, 1 << 20),
+            ("file_seconds", 1, 3_600),
+        ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise UsageError(f"{name} must lie between {low} and {high}, found {value}")

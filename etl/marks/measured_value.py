@@ -63,11 +63,19 @@ def _unit(measured: Dataset) -> tuple[str | None, bool]:
     code = code_of_item(items[0]) if items else None
     if code is None:
         return None, True
-    written = code[0].strip()
+    # dcmjs writes pixels as the UCUM code for "no unit" with the meaning "px".
+    if code[0].strip() == "1" and text_of(items[0], "CodeMeaning").lower() in _PIXELS:
+        return "px", True
+    return unit_of_text(code[0])
+
+
+def unit_of_text(text: str) -> tuple[str | None, bool]:
+    """The unit that a word names, if we know it, and whether it can be a length's."""
+    written = text.strip()
+    if not written:
+        return None, True
     if _NOT_A_LENGTH.fullmatch(written):
         return None, False
-    # dcmjs writes pixels as the UCUM code for "no unit" with the meaning "px".
-    meaning = text_of(items[0], "CodeMeaning").lower()
-    if written.lower() in _PIXELS or (written == "1" and meaning in _PIXELS):
+    if written.lower() in _PIXELS:
         return "px", True
     return _UNITS.get(written.lower()), True

@@ -48,7 +48,7 @@ def test_ingest_prints_counts_that_add_up(run, release):
     code, out, _ = run("ingest", release)
 
     assert code == 0
-    assert "annotation rows:         4 found = 3 accepted + 1 flagged + 0 quarantined" in out
+    assert "rows and marks:          4 found = 3 accepted + 1 flagged + 0 quarantined" in out
     assert "files:                  15 found = 15 accepted + 0 flagged + 0 quarantined" in out
     assert "flags: image_missing 1" in out
 

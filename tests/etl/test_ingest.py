@@ -15,10 +15,11 @@ from conftest import annotation_csv, annotation_row, png_bytes, slice_hu, write_
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from etl.ingest import ingest, run_here, tally, units_to_do
+from etl.ingest import ingest, tally, units_to_do
 from etl.ingest_tasks import run_task
+from etl.planning import plan_sources
 from etl.quality import Flag, Reason
-from etl.release import plan_release
+from etl.running import run_here
 from lesionary.errors import CodeMismatchError, SourceError
 from lesionary.lake import Lake
 from lesionary.schema import TABLES
@@ -35,8 +36,8 @@ def lake(tmp_path):
 
 
 def take_in(lake, *sources, runner=run_here, **options):
-    plan = plan_release([str(source) for source in sources], namespace="dl", **options)
-    return ingest(lake, plan, QUICK, runner=runner, workers=2)
+    plan = plan_sources([str(source) for source in sources], IngestSettings(namespace="dl", **options))
+    return ingest(lake, plan, QUICK, choose_runner=lambda _: (runner, 2))
 
 
 def content_digest(lake):
@@ -260,11 +261,11 @@ def test_other_bit_depths_and_damage_are_quarantined_with_their_reason(lake, tmp
 
 
 def test_unreadable_file_is_tried_again_next_time(lake, release):
-    plan = plan_release([str(release)], namespace="dl")
+    plan = plan_sources([str(release)], IngestSettings(namespace="dl"))
     gone = release / "Images_png/000001_01_01/003.png"
     content, stat = gone.read_bytes(), gone.stat()
     gone.unlink()  # between listing and reading
-    summary = ingest(lake, plan, QUICK, runner=run_here, workers=1)
+    summary = ingest(lake, plan, QUICK)
     assert summary.tally.reasons == {Reason.FILE_UNREADABLE: 1}
     gone.write_bytes(content)
     os.utime(gone, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -277,8 +278,8 @@ def test_unreadable_file_is_tried_again_next_time(lake, release):
 
 def test_two_releases_live_side_by_side_under_their_namespaces(lake, release):
     take_in(lake, release)
-    other = plan_release([str(release)], namespace="second")
-    ingest(lake, other, QUICK, runner=run_here, workers=1)
+    other = plan_sources([str(release)], IngestSettings(namespace="second"))
+    ingest(lake, other, QUICK)
 
     assert lake.read("lesions").num_rows == 8
     assert {"dl-1", "second-1"} <= set(lesions(lake))
@@ -309,17 +310,17 @@ def test_source_without_images_is_named(tmp_path, content):
         (tmp_path / "r" / name).write_bytes(data)
 
     with pytest.raises(SourceError, match="there are no images"):
-        plan_release([str(tmp_path / "r")], namespace="dl")
+        plan_sources([str(tmp_path / "r")], IngestSettings(namespace="dl"))
 
 
 def test_worker_with_other_code_stops_the_job(lake, release):
-    plan = plan_release([str(release)], namespace="dl")
+    plan = plan_sources([str(release)], IngestSettings(namespace="dl"))
 
     def other_code(tasks):
         return (run_task(replace(task, code="0" * 16)) for task in tasks)
 
     with pytest.raises(CodeMismatchError):
-        ingest(lake, plan, QUICK, runner=other_code, workers=1)
+        ingest(lake, plan, QUICK, choose_runner=lambda _: (other_code, 1))
     assert lake.read("units").num_rows == 0
 
 
@@ -328,7 +329,7 @@ def test_interrupted_ingest_resumes_and_ends_as_if_never_interrupted(tmp_path, r
     monkeypatch.setattr("etl.ingest_tasks._SMALLEST_TASK_BYTES", 1)  # a task for every series
     calm, hurried = Lake.create(str(tmp_path / "calm")), Lake.create(str(tmp_path / "hurried"))
     take_in(calm, release)
-    plan = plan_release([str(release)], namespace="dl")
+    plan = plan_sources([str(release)], IngestSettings(namespace="dl"))
 
     class InterruptedForTestError(Exception):
         pass
@@ -341,7 +342,7 @@ def test_interrupted_ingest_resumes_and_ends_as_if_never_interrupted(tmp_path, r
             yield run_task(task)
 
     with pytest.raises(InterruptedForTestError):
-        ingest(hurried, plan, QUICK, runner=stops, workers=100)
+        ingest(hurried, plan, QUICK, choose_runner=lambda _: (stops, 100))
     rest = take_in(hurried, release)
 
     assert rest.units_written <= len(plan.units)
@@ -351,7 +352,7 @@ def test_interrupted_ingest_resumes_and_ends_as_if_never_interrupted(tmp_path, r
 
 
 def test_dry_plan_needs_no_lake(release):
-    plan = plan_release([str(release)], namespace="dl")
+    plan = plan_sources([str(release)], IngestSettings(namespace="dl"))
 
     assert len(units_to_do(None, plan)) == len(plan.units)
     assert (plan.rows_found, plan.files_found) == (4, 15)

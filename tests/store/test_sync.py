@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from conftest import annotation_row, write_release
 
-from etl.ingest import ingest, run_here
-from etl.release import plan_release
+from etl.ingest import ingest
+from etl.planning import plan_sources
 from lesionary.errors import StoreError, UsageError
 from lesionary.lake import Lake
 from lesionary.schema import TABLES
@@ -26,8 +26,8 @@ def lake(tmp_path, release):
 
 
 def take_in(lake, release, namespace="dl"):
-    plan = plan_release([str(release)], namespace=namespace)
-    ingest(lake, plan, IngestSettings(), runner=run_here, workers=1)
+    plan = plan_sources([str(release)], IngestSettings(namespace=namespace))
+    ingest(lake, plan, IngestSettings())
 
 
 def rows_of(path):
