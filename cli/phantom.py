@@ -1,4 +1,4 @@
-"""`lesionary phantom release`: a DeepLesion release drawn out of nothing, to try everything else with."""
+"""`lesionary phantom`: a DeepLesion release or a PACS export drawn out of nothing, to try everything else with."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from etl.phantom.pacs import PacsSummary
     from etl.phantom.release import Progress, ReleaseSummary
 
 app = typer.Typer(help="Patients that never lived: write test data of any size.", no_args_is_help=True)
@@ -78,6 +79,58 @@ def release(
     if live:
         sys.stderr.write("\n")
     _print_summary(out, summary, json_output=json_output)
+
+
+@app.command()
+def pacs(
+    *,
+    out: Annotated[Path, typer.Argument(help="Folder to write into; must be empty or not there.")],
+    patients: Annotated[int, typer.Option(help="Patients with marked lesions.")] = 10,
+    seed: Annotated[int, typer.Option(help="The same seed and options write the same bytes.")] = 0,
+    image_size: Annotated[int, typer.Option(help="Rows and columns of a slice, px.")] = 512,
+    max_slices_per_series: Annotated[int, typer.Option(help="Keep at most so many slices of a series.")] = 24,
+    syntax: Annotated[
+        str, typer.Option(help="Transfer syntax: `mixed` takes them in turn; or implicit, explicit, rle, jpeg-ls, …")
+    ] = "mixed",
+    strays: Annotated[
+        bool, typer.Option("--strays/--no-strays", help="Also archives, localizers, captures and damaged files.")
+    ] = True,
+    workers: Annotated[int, typer.Option(help="Processes; 0 = one per core.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an export that is in the folder.")] = False,
+    progress: Annotated[
+        bool | None, typer.Option("--progress/--no-progress", help="A live line; by default on a terminal only.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Write a PACS export: DICOM CT, reports and marks with planted identifiers, and the truth beside it."""
+    from etl.phantom.pacs import PacsSettings, write_pacs
+
+    settings = PacsSettings(
+        patients=patients,
+        seed=seed,
+        image_size=image_size,
+        max_slices_per_series=max_slices_per_series,
+        syntax=syntax,
+        strays=strays,
+    )
+    live = sys.stderr.isatty() if progress is None else progress
+    summary = write_pacs(
+        out, settings, workers=workers or os.cpu_count() or 1, force=force, progress=_live_line() if live else None
+    )
+    if live:
+        sys.stderr.write("\n")
+    _print_pacs_summary(out, summary, json_output=json_output)
+
+
+def _print_pacs_summary(out: Path, summary: "PacsSummary", *, json_output: bool) -> None:
+    if json_output:
+        typer.echo(json.dumps({"folder": str(out), **asdict(summary)}, indent=2))
+        return
+    typer.echo(
+        f"{out}: {summary.lesions} lesions marked {summary.marks} times in {summary.series} series of"
+        f" {summary.patients} patients, {summary.slices} slices, {summary.files} files"
+        f" ({summary.bytes / _MEGABYTE:.1f} MB) in {summary.seconds:.1f} s"
+    )
 
 
 def _print_quirks(*, json_output: bool) -> None:

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.sequence import Sequence as ItemSequence
@@ -139,7 +138,6 @@ class Fields:
 
     def __init__(self, dataset: Dataset, *, little: bool) -> None:
         self.dataset = dataset
-        self._order = "little" if little else "big"
         self._little = little
 
     def has(self, tag: int) -> bool:
@@ -152,7 +150,10 @@ class Fields:
             element = self.dataset.get_item(Tag(tag))
         except Exception:  # noqa: BLE001 (pydicom raises whatever a broken element makes it raise)
             return None
-        value = element.value if isinstance(element, RawDataElement) else None
+        value = None if element is None else element.value
+        if isinstance(value, int) and 0 <= value < 1 << 16:
+            # Reading a sequence makes pydicom convert the elements that its items depend on.
+            return value.to_bytes(2, "little" if self._little else "big")
         return value if isinstance(value, bytes) else None
 
     def text(self, tag: int) -> str | None:

@@ -215,12 +215,18 @@ def tally(lake: Lake, unit_ids: Sequence[str]) -> Tally:
     # Slices are many and their flags few: only units that are known to have some are looked through.
     odd = units.filter(pc.greater(units["files_flagged"], 0))["unit_id"]
     flags: Counter[str] = Counter()
-    for name, series in (("lesions", wanted), ("slices", odd.combine_chunks())):
-        if len(series) == 0:
+    for name, key, chosen in (
+        ("lesions", "series_id", wanted),
+        ("marks", "unit_id", wanted),
+        ("slices", "series_id", odd.combine_chunks()),
+    ):
+        if len(chosen) == 0:
             continue
-        rows = lake.read(name, columns=["flags"], where=pc.field("series_id").isin(series))
+        rows = lake.read(name, columns=["flags"], where=pc.field(key).isin(chosen))
         counted = pc.value_counts(pc.list_flatten(rows["flags"].combine_chunks()))
-        flags.update({entry["values"]: entry["counts"] for entry in counted.to_pylist()})
+        # A lesion repeats its mark's flags: each is counted where there are more of it.
+        for entry in counted.to_pylist():
+            flags[entry["values"]] = max(flags[entry["values"]], entry["counts"])
     quarantined = lake.read("quarantine", columns=["reason"], where=pc.field("unit_id").isin(wanted))
     return Tally(
         counts={name: int(pc.sum(units[name]).as_py() or 0) for name in COUNT_NAMES},

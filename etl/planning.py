@@ -17,7 +17,7 @@ from etl.containers import ArchiveLimits, Member
 from etl.deidentify import Pseudonymiser, default_key_file, first_days, load_key
 from etl.dicom_fields import looks_like_dicom
 from etl.pacs import PacsUnit, cut_looks, plan_pacs
-from etl.quality import Quarantined, RefusedError
+from etl.quality import Quarantined, Reason, RefusedError
 from etl.release import ReleaseListing, ReleaseUnit, plan_release
 from etl.running import RunnerChoice, always_here
 from etl.supervision import ChildLimits
@@ -32,6 +32,9 @@ LIMITS = ArchiveLimits(member_bytes=1 << 30, ratio=1_100.0)
 _MAGIC_BYTES = 256
 # Looking at a file costs as much as encoding so many bytes of pixels.
 _LOOK_COST_BYTES = 8 << 10
+
+# A source of which nothing but this can be said was named by mistake.
+_NOTHING = frozenset({Reason.NOT_DICOM, Reason.FILE_EMPTY, Reason.MEDIA_DIRECTORY})
 
 Unit = ReleaseUnit | PacsUnit
 
@@ -102,11 +105,7 @@ def plan_sources(
         refused = listing.refused
     if not dicom:
         if not units:
-            raise SourceError(
-                "there is neither a DeepLesion release nor any DICOM here",
-                where=", ".join(sources),
-                next_step="name another folder or archive",
-            )
+            raise _nothing_here(sources)
         return Plan(tree, _ordered(units))
     pseudonymiser = _pseudonymiser(settings, dry_run=dry_run)
     limits = ChildLimits(settings.file_memory_mb << 20, float(settings.file_seconds))
@@ -115,7 +114,17 @@ def plan_sources(
     source_name = pseudonymiser.name("source", origin).rsplit("-", 1)[1][:8]
     days = _no_days if dry_run else partial(first_days, key_file(settings))
     found, names = plan_pacs(runner(looks), refused, pseudonymiser, source_name, days)
+    if not units and all(one.reason in _NOTHING for unit in found for one in unit.refused) and not names:
+        raise _nothing_here(sources)
     return Plan(tree, _ordered([*units, *found]), limits, pseudonymiser.key_id, tuple(names))
+
+
+def _nothing_here(sources: Sequence[str]) -> SourceError:
+    return SourceError(
+        "there is neither a DeepLesion release nor any DICOM here",
+        where=", ".join(sources),
+        next_step="name another folder or archive",
+    )
 
 
 def key_file(settings: IngestSettings) -> Path:

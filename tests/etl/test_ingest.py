@@ -303,14 +303,21 @@ def test_identifiers_in_names_and_fields_reach_no_table_and_no_record(lake, tmp_
     assert planted not in "".join(path.read_text() for path in Path(lake.url, "ingests").iterdir())
 
 
-@pytest.mark.parametrize("content", [{}, {"DL_info.csv": annotation_csv(annotation_row())}, {"a.txt": b"x"}])
-def test_source_without_images_is_named(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({}, "neither a DeepLesion release nor any DICOM"),
+        ({"DL_info.csv": annotation_csv(annotation_row())}, "there are no images"),
+        ({"a.txt": b"x"}, "neither a DeepLesion release nor any DICOM"),
+    ],
+)
+def test_source_without_images_is_named(tmp_path, content, sentence):
     (tmp_path / "r").mkdir()
     for name, data in content.items():
         (tmp_path / "r" / name).write_bytes(data)
 
-    with pytest.raises(SourceError, match="there are no images"):
-        plan_sources([str(tmp_path / "r")], IngestSettings(namespace="dl"))
+    with pytest.raises(SourceError, match=sentence):
+        plan_sources([str(tmp_path / "r")], IngestSettings(key_file=str(tmp_path / "key")))
 
 
 def test_worker_with_other_code_stops_the_job(lake, release):

@@ -1,0 +1,1 @@
+"""Out of the lake again: other formats, written whole or not at all."""
