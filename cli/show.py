@@ -87,21 +87,22 @@ def draw(hu: object, found: dict[str, object], window: tuple[float, float], padd
     import numpy as np
 
     from lesionary.picture import draw_lesion
-    from lesionary.recist import padded_box
+    from lesionary.recist import FIRST_CENTERS, padded_box
     from lesionary.schema import COORDINATE_COLUMNS
 
-    # Pictures count pixels from zero, published coordinates from one.
-    origin = 1.0 if found["coord_convention"] == "one_based" else 0.0
-    points = np.array([float(str(found[name])) for name in COORDINATE_COLUMNS]).reshape(4, 2) - origin
+    # Pictures count pixels from zero.
+    origin = FIRST_CENTERS[str(found["coord_convention"])]
+    points = np.array([float(str(found[name])) for name in COORDINATE_COLUMNS if found[name] is not None])
+    points = points.reshape(-1, 2) - origin
     tight = [float(str(edge)) - origin for edge in found["box_xyxy_px"]]  # type: ignore[attr-defined]
     box = padded_box((tight[0], tight[1], tight[2], tight[3]), padding)
-    size = "" if found["long_mm"] is None else f"{found['long_mm']:.1f} x {found['short_mm']:.1f} mm"
+    size = " x ".join(f"{found[name]:.1f}" for name in ("long_mm", "short_mm") if found[name] is not None)
     caption = "  ".join(
         str(part)
         for part in (
             found["lesion_id"],
             found["lesion_type"] or "type unknown",
-            size,
+            f"{size} mm" if size else "",
             f"slice {found['slice_index']}",
             f"window {window[0]:g} … {window[1]:g} HU",
         )

@@ -1,8 +1,8 @@
 """Where the patient's trunk lies on an axial slice: the frame that relative places in the body refer to.
 
 The slice is thinned to some 128 pixels a side, which is ample for an extent and fast. What is denser than half air
-and not too small after an opening (which takes the table's thin top and blankets away) is tissue; the part that covers
-most of the slice's middle is the trunk. Arms beside the trunk are parts of their own and stay out, unless they touch.
+and not too thin for an opening (which takes the table's top and blankets away) is tissue; its largest part is the
+trunk. Arms beside the trunk are parts of their own and stay out, unless they touch.
 """
 
 import numpy as np
@@ -14,24 +14,23 @@ _TISSUE_HU = -350
 _THINNED_SIDE_PX = 128
 # The smallest share of a slice a trunk can have: a child in a wide field of view.
 _SMALLEST_SHARE = 0.03
-_OPENING = np.ones((3, 3), dtype=bool)
 
 
 def body_box(hu: NDArray[np.int16]) -> tuple[float, float, float, float] | None:
     """The trunk's extent as zero-based x_min, y_min, x_max, y_max of pixel centres; None where there is none."""
     step = max(1, round(max(hu.shape) / _THINNED_SIDE_PX))
     tissue = hu[step // 2 :: step, step // 2 :: step] > _TISSUE_HU
-    # Lungs and bowel gas belong to the body that surrounds them.
-    solid = ndimage.binary_opening(ndimage.binary_fill_holes(tissue), _OPENING)
-    parts, count = ndimage.label(solid)
+    # An opening, by hand: scipy's takes longer than everything else here together.
+    parts, count = ndimage.label(_neighbours(_neighbours(tissue, np.logical_and), np.logical_or))
     if count == 0:
         return None
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     trunk = int(sizes.argmax())
-    if sizes[trunk] < _SMALLEST_SHARE * parts.size:
-        return None
     rows, columns = ndimage.find_objects(parts, max_label=trunk)[trunk - 1]
+    # Lungs and bowel gas belong to the body that surrounds them: its extent counts, not its tissue.
+    if (rows.stop - rows.start) * (columns.stop - columns.start) < _SMALLEST_SHARE * parts.size:
+        return None
     height, width = hu.shape
     return (
         float(columns.start * step),
@@ -39,6 +38,14 @@ def body_box(hu: NDArray[np.int16]) -> tuple[float, float, float, float] | None:
         float(min(columns.stop * step, width) - 1),
         float(min(rows.stop * step, height) - 1),
     )
+
+
+def _neighbours(mask: NDArray[np.bool_], combine: np.ufunc) -> NDArray[np.bool_]:
+    """Each pixel combined with its eight neighbours; there is no tissue beyond the border."""
+    padded = np.pad(mask, 1)
+    across = combine(combine(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
+    combined: NDArray[np.bool_] = combine(combine(across[:-2], across[1:-1]), across[2:])
+    return combined
 
 
 def place_in_body(

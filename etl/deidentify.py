@@ -206,6 +206,19 @@ def look_up(path: Path, key: bytes, pseudonyms: Iterable[str]) -> Iterator[tuple
                     yield pseudonym, kind, identifier
 
 
+def confirmed_names(path: Path, key: bytes) -> dict[str, str]:
+    """Every pseudonym of a map that the key confirms, and what it stands for.
+
+    Raises:
+        UsageError: there is no such map, or it cannot be read.
+    """
+    if not path.is_file():
+        raise UsageError("there is no such map", where="--uids", next_step="maps are written by ingest --keep-map")
+    with _private_database(path, _MAP) as table:
+        pseudonyms = [row[0] for row in table.execute("SELECT DISTINCT pseudonym FROM names")]
+    return {pseudonym: identifier for pseudonym, _, identifier in look_up(path, key, pseudonyms)}
+
+
 _MAP = "CREATE TABLE IF NOT EXISTS names (kind, pseudonym, identifier, PRIMARY KEY (pseudonym, kind))"
 
 

@@ -15,9 +15,9 @@ from etl.deidentify import age_years, sex_of
 from etl.dicom_series import CtSeries
 from etl.marks.codes import lesion_type_of_site
 from etl.marks.joining import JoinedMark
-from etl.marks.model import Axis, Convention, Mark
+from etl.marks.model import Axis, Mark
 from etl.quality import Flag
-from lesionary.recist import Recist, measure_points
+from lesionary.recist import FIRST_CENTERS, Recist, measure_points
 from lesionary.schema import COORDINATE_COLUMNS
 
 _MM_PER_UNIT = {"mm": 1.0, "cm": 10.0}
@@ -231,9 +231,9 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def center_zero_based(row: "dict[str, object]") -> tuple[float, float]:
+def center_zero_based(row: dict[str, object]) -> tuple[float, float]:
     """The centre of a lesion row's box, counted from the first pixel's centre."""
     box = row["box_xyxy_px"]
     assert isinstance(box, Sequence)  # noqa: S101 (our own row)
-    origin = {"half_based": 0.5, "zero_based": 0.0, "one_based": 1.0}[str(Convention(str(row["coord_convention"])))]
+    origin = FIRST_CENTERS[str(row["coord_convention"])]
     return (float(box[0]) + float(box[2])) / 2 - origin, (float(box[1]) + float(box[3])) / 2 - origin

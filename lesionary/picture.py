@@ -33,7 +33,7 @@ def draw_lesion(
     window_hu: tuple[float, float],
     caption: str,
 ) -> Image.Image:
-    """A slice with the long diameter (red), the short one (blue), the box (yellow) and a caption below."""
+    """A slice with the long diameter (red), the short one (blue) if any, the box (yellow) and a caption below."""
     rows, columns = hu.shape
     scale = max(1, -(-MIN_PICTURE_SIDE_PX // max(rows, columns)))
     picture = Image.new("RGB", (columns * scale, rows * scale + _CAPTION_HEIGHT_PX))
@@ -47,7 +47,8 @@ def draw_lesion(
 
     x_min, y_min, x_max, y_max = box_xyxy_px
     canvas.rectangle([place(x_min, y_min), place(x_max, y_max)], outline=_BOX_COLOUR, width=2)
-    for start, end, colour in ((0, 1, _LONG_COLOUR), (2, 3, _SHORT_COLOUR)):
+    for start, colour in zip(range(0, len(points_xy_px), 2), (_LONG_COLOUR, _SHORT_COLOUR), strict=False):
+        end = start + 1
         canvas.line([place(*points_xy_px[start]), place(*points_xy_px[end])], fill=colour, width=2)
     canvas.rectangle([0, rows * scale, picture.width, picture.height], fill=(0, 0, 0))
     font = ImageFont.load_default(_CAPTION_SIZE_PX)

@@ -3,17 +3,22 @@
 Conventions, used wherever a name says so:
 
 * points are `(4, 2)` float64 arrays of `(x, y)` in pixels: rows 0 and 1 end the long axis, rows 2 and 3 the short;
-* x grows to the right (column), y downwards (row); `coord_convention` names the origin:
-  "one_based" puts the centre of the first pixel at (1, 1) (as the DeepLesion release does), "zero_based" at (0, 0);
+* x grows to the right (column), y downwards (row); `coord_convention` names where the centre of the first pixel lies
+  (`FIRST_CENTERS`): the DeepLesion release writes "one_based" coordinates, DICOM "half_based", numpy "zero_based";
 * boxes are `x_min, y_min, x_max, y_max` in the same convention as their points, tight around the four ends unless
   a padding is given. Padding is a setting: 5 px in the release, 20 px in the 2017 paper.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
+
+FIRST_CENTERS: Mapping[str, float] = MappingProxyType({"one_based": 1.0, "half_based": 0.5, "zero_based": 0.0})
+"""Both coordinates of the first pixel's centre, by `coord_convention`."""
 
 RELEASE_PADDING_PX = 5.0
 PAPER_2017_PADDING_PX = 20.0

@@ -129,6 +129,11 @@ def lesion_type_of_site(site: str | None) -> str | None:
     return _TYPE_OF_SITE.get(site or "")
 
 
+def site_of_lesion_type(lesion_type: str) -> str:
+    """The place, as scheme:code, that stands for a whole type."""
+    return f"SCT:{_SITES_OF_TYPE[lesion_type][0]}"
+
+
 def code_of_item(item: Dataset) -> tuple[str, str] | None:
     """Value and scheme of a code sequence item; None when it has neither or they do not parse."""
     try:

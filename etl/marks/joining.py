@@ -21,8 +21,9 @@ from types import MappingProxyType
 import numpy as np
 
 from etl.marks.model import Axis, Mark, Report
-from etl.marks.planes import ORIGINS, ImagePlane, nearest_plane, placed_on, with_axes_of_outline
+from etl.marks.planes import ImagePlane, nearest_plane, placed_on, with_axes_of_outline
 from etl.quality import Flag
+from lesionary.recist import FIRST_CENTERS
 
 # Better sources first: what states most, most reliably.
 _RANK: Mapping[str, int] = MappingProxyType(
@@ -129,7 +130,7 @@ def _points_mm(mark: Mark) -> tuple[tuple[float, float, float], ...]:
 
 
 def _leaves(mark: Mark, plane: ImagePlane) -> bool:
-    first = ORIGINS[mark.convention] - 0.5
+    first = FIRST_CENTERS[mark.convention] - 0.5
     ends = [*(mark.long_axis or ()), *(mark.short_axis or ())]
     return any(not (first <= x <= first + plane.columns and first <= y <= first + plane.rows) for x, y in ends)
 
@@ -164,7 +165,7 @@ def _same_measurement(one: JoinedMark, other: JoinedMark) -> bool:
 def _same_axis(one: Axis | None, other: Axis | None, mark: Mark, other_mark: Mark) -> bool:
     if one is None or other is None:
         return False
-    shift = ORIGINS[other_mark.convention] - ORIGINS[mark.convention]
+    shift = FIRST_CENTERS[other_mark.convention] - FIRST_CENTERS[mark.convention]
     moved = [(x + shift, y + shift) for x, y in one]
     return any(
         all(math.dist(a, b) <= _SAME_END_PX for a, b in zip(moved, ends, strict=True)) for ends in (other, other[::-1])
@@ -202,7 +203,7 @@ def _center_and_length_mm(one: JoinedMark) -> tuple[tuple[float, float, float], 
     assert one.plane is not None  # noqa: S101 (only lesions come here)
     assert one.mark.long_axis is not None  # noqa: S101
     start, end = (
-        one.plane.in_space((x - ORIGINS[one.mark.convention], y - ORIGINS[one.mark.convention]))
+        one.plane.in_space((x - FIRST_CENTERS[one.mark.convention], y - FIRST_CENTERS[one.mark.convention]))
         for x, y in one.mark.long_axis
     )
     middle = (np.asarray(start) + np.asarray(end)) / 2

@@ -6,19 +6,16 @@ direction` with zero-based x and y (DICOM PS3.3 C.7.6.2.1.1). Pixels come out ha
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from etl.marks.model import Axis, Convention, Mark, Point, Shape, SpacePoint
+from lesionary.recist import FIRST_CENTERS
 
-ORIGINS: Mapping[Convention, float] = MappingProxyType(
-    {Convention.HALF_BASED: 0.5, Convention.ZERO_BASED: 0.0, Convention.ONE_BASED: 1.0}
-)
-"""Coordinates of the first pixel's centre."""
+_HALF = FIRST_CENTERS[Convention.HALF_BASED]
 
 # An outline of more corners than this is thinned: nobody draws them, and pairs of corners are compared.
 _MOST_CORNERS = 400
@@ -82,7 +79,7 @@ def placed_on(mark: Mark, plane: ImagePlane) -> Mark:
 
     def pixel(point: SpacePoint) -> Point:
         x, y = plane.in_pixels(point)
-        return x + ORIGINS[Convention.HALF_BASED], y + ORIGINS[Convention.HALF_BASED]
+        return x + _HALF, y + _HALF
 
     def axis(ends: tuple[SpacePoint, SpacePoint] | None) -> Axis | None:
         return None if ends is None else (pixel(ends[0]), pixel(ends[1]))

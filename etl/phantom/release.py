@@ -26,8 +26,8 @@ from etl.phantom.reading import confirm
 from etl.phantom.release_table import sort_key, table_text
 from etl.phantom.release_zips import IMAGE_FOLDER, NumberedZips
 from etl.phantom.series_writer import SeriesResult, total_slices, write_series
-from etl.phantom.slice_files import DEFAULT_PNG_LEVEL
 from etl.phantom.truth import TABLE_FILE, TRUTH_FILE, TRUTH_TABLE_FILE, quirk_places, write_truth
+from etl.release_format import DEFAULT_PNG_LEVEL
 from lesionary.artifacts import atomic_write_bytes
 from lesionary.errors import UsageError
 

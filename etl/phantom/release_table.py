@@ -5,15 +5,14 @@ belong together share a quoted cell ("a, b"). Coordinates are one-based, diamete
 expects, boxes are the marks' extent grown by five pixels.
 """
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
+from etl.release_format import csv_text
 from lesionary.recist import RELEASE_PADDING_PX, measure_points, padded_box
 from lesionary.schema import RELEASE_COLUMNS
 
@@ -91,15 +90,6 @@ def cells(row: ReleaseRow) -> list[str]:
 def table_text(rows: Iterable[ReleaseRow]) -> str:
     """The whole `DL_info.csv`, header first, lines ending in a line feed."""
     return csv_text(RELEASE_COLUMNS, (cells(row) for row in rows))
-
-
-def csv_text(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A CSV file's text; only cells with a comma are quoted."""
-    sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    return sink.getvalue()
 
 
 def _together(values: Iterable[float]) -> str:

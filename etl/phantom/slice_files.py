@@ -11,23 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl.phantom.reading import TURNS
-
-# What the release adds to HU so that they fit unsigned pixels.
-HU_OFFSET = 32768
-
-# Level 6 takes three times as long and saves nothing on noisy slices.
-DEFAULT_PNG_LEVEL = 4
+from etl.release_format import HU_OFFSET, png_of_slice
 
 # A download that broke off after three fifths.
 _TRUNCATED_PART = 0.6
 
 _SIGNATURE_BYTES = 8
-
-
-def png_of_slice(hu: NDArray[np.int16], level: int = DEFAULT_PNG_LEVEL) -> bytes:
-    """The slice file of a picture in HU."""
-    stored = (hu.astype(np.int32) + HU_OFFSET).astype(np.uint16)
-    return bytes(imagecodecs.png_encode(stored, level=level))
 
 
 def edited_file(hu: NDArray[np.int16], level: int, actions: tuple[str, ...]) -> bytes | None:

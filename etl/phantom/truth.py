@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from etl.phantom.quirks import TABLE_QUIRKS
-from etl.phantom.release_table import ReleaseRow, csv_text
+from etl.phantom.release_table import ReleaseRow
 from etl.phantom.release_zips import IMAGE_FOLDER
 from etl.phantom.series_writer import SeriesResult, lesion_name
+from etl.release_format import csv_text
 from lesionary.artifacts import atomic_write_bytes
 
 TABLE_FILE = "DL_info.csv"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from etl.phantom.slice_files import edited_file, png_of_slice
+from etl.phantom.slice_files import edited_file
+from etl.release_format import png_of_slice
 
 
 @pytest.fixture
