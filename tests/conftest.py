@@ -1,5 +1,6 @@
 """What several test files share: a tiny release written by hand, and a Ray cluster for the whole session."""
 
+import json
 from pathlib import Path
 
 import imagecodecs
@@ -107,3 +108,22 @@ def ray_cluster():
 
     with ray_session(workers=2):
         yield
+
+
+@pytest.fixture(scope="session")
+def shared_pacs():
+    """Real DICOM files by others, kept beside the checkout and never in it."""
+    path = Path(__file__).parents[2] / "shared" / "data" / "pacs"
+    if not path.is_dir():
+        pytest.skip("the real PACS files are not beside this checkout")
+    return path
+
+
+@pytest.fixture(scope="session")
+def phantom_pacs(tmp_path_factory):
+    """A small PACS export of the phantom: its folder, and the truth."""
+    from etl.phantom.pacs import PacsSettings, write_pacs
+
+    folder = tmp_path_factory.mktemp("pacs")
+    write_pacs(folder / "x", PacsSettings(patients=10, seed=3, image_size=96, max_slices_per_series=6), workers=1)
+    return folder / "x" / "export", json.loads((folder / "x" / "truth.json").read_text())

@@ -3,8 +3,9 @@
 The same measurement reaches an export many times: as a report, as a presentation state and as an AIM file, in a report
 that was saved again, on a second reconstruction. Rules, in this order:
 
-1. a mark is placed on the image it names (or, for marks in patient coordinates, on the nearest slice of their frame of
-   reference); without that image it is an orphan: kept, joined to nothing, no lesion;
+1. a mark is placed on the image it names, or, when it is in patient coordinates, on the nearest slice of their frame
+   of reference, of the images that the report is about if it says; without that image it is an orphan: kept, joined
+   to nothing, no lesion;
 2. of marks on one image whose axes have the same ends within a pixel, or whose reports follow one tracking identifier,
    the best source (`_RANK`), then the one saved last, makes the lesion; the others are duplicates of it;
 3. marks of one study on different series at the same place in the body are one lesion seen twice: each keeps its row,
@@ -75,8 +76,8 @@ class PlaneIndex:
             if plane.frame_of_reference_uid:
                 self._by_frame_of_reference.setdefault(plane.frame_of_reference_uid, []).append(plane)
 
-    def find(self, mark: Mark) -> ImagePlane | None:
-        """The image a mark lies on."""
+    def find(self, mark: Mark, evidence: frozenset[str]) -> ImagePlane | None:
+        """The image a mark lies on; for a mark that names none, one that its report is about goes first."""
         if mark.image_uid is not None:
             single = self._first_frame.get(mark.image_uid)
             if single is None:
@@ -87,8 +88,9 @@ class PlaneIndex:
         points = _points_mm(mark)
         if mark.frame_of_reference_uid is None or not points:
             return None
-        candidates = self._by_frame_of_reference.get(mark.frame_of_reference_uid, ())
-        return nearest_plane(points, candidates, _NEAREST_PLANE_MM)
+        candidates = self._by_frame_of_reference.get(mark.frame_of_reference_uid, [])
+        named = [plane for plane in candidates if plane.image_uid in evidence]
+        return nearest_plane(points, named, _NEAREST_PLANE_MM) or nearest_plane(points, candidates, _NEAREST_PLANE_MM)
 
 
 def join_marks(reports: Iterable[Report], planes: PlaneIndex) -> list[JoinedMark]:
@@ -109,7 +111,7 @@ def join_marks(reports: Iterable[Report], planes: PlaneIndex) -> list[JoinedMark
 
 
 def _join(report: Report, mark: Mark, planes: PlaneIndex) -> JoinedMark:
-    plane = planes.find(mark)
+    plane = planes.find(mark, report.evidence)
     if plane is None:
         return JoinedMark(report, mark, None, flags=mark.flags | {Flag.ORPHAN_MARK})
     placed = placed_on(mark, plane)

@@ -80,6 +80,8 @@ class Report:
     """YYYYMMDD as written."""
     saved_at: str = ""
     """Content date and time as written, to find the later of two versions."""
+    evidence: frozenset[str] = frozenset()
+    """SOP Instance UIDs of the images it says it is about."""
     marks: tuple[Mark, ...] = ()
     refused: tuple[Quarantined, ...] = ()
     """Items that could not be read: kind "row", member "item <n> of a report"."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from pydicom.dataset import Dataset
 
-from etl.marks.content_tree import text_of, uid_of
+from etl.marks.content_tree import items_of, text_of, uid_of
 from etl.marks.model import Mark, Report
 from etl.quality import Quarantined, Reason, RefusedError
 
@@ -43,9 +43,20 @@ def report_of_items(dataset: Dataset, source_format: str, readings: Sequence[Rea
         study_uid=uid_of(dataset, "StudyInstanceUID"),
         study_date=study_date if _DATE.fullmatch(study_date) else None,
         saved_at=date + (time if _TIME.fullmatch(time) else "") if _DATE.fullmatch(date) else "",
+        evidence=_evidence(dataset),
         marks=tuple(marks),
         refused=tuple(refused),
     )
+
+
+def _evidence(dataset: Dataset) -> frozenset[str]:
+    found = (
+        uid_of(reference, "ReferencedSOPInstanceUID")
+        for study in items_of(dataset, "CurrentRequestedProcedureEvidenceSequence")
+        for series in items_of(study, "ReferencedSeriesSequence")
+        for reference in items_of(series, "ReferencedSOPSequence")
+    )
+    return frozenset(uid for uid in found if uid)
 
 
 def bad_item(detail: str) -> RefusedError:

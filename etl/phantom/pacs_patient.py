@@ -1,7 +1,7 @@
 """One patient of the phantom's PACS export: all his files, and what is true of them.
 
 Lesions go round the formats: SR alone, presentation state alone, AIM alone, or all three, which must then agree. Every
-fifth patient's reports give patient coordinates instead of the image's.
+fifth patient's reports give patient coordinates instead of the image's, where only one series is marked.
 """
 
 import hashlib
@@ -176,7 +176,8 @@ def _write_reports(study: _Study, seed: int, identity: Identity, out: PatientFil
     out.marks += [kind for kind, lesions in chosen.items() for _ in lesions]
     if chosen["sr"]:
         codes = "srt" if identity.number % 2 else "sct"
-        in_space = identity.number % _SPACE_EVERY == 0
+        # With two series at one place, a mark in patient coordinates could lie on either.
+        in_space = identity.number % _SPACE_EVERY == 0 and len({one.image.series_uid for one in chosen["sr"]}) == 1
         data = structured_report(chosen["sr"], names("sr"), identity, codes, in_space=in_space)
         out.add("sr", f"{folder}/SR1", data)
     if chosen["gsps"]:
