@@ -24,7 +24,7 @@ def troublesome(request):
         case "refuse":
             raise RefusedError(Reason.NOT_CT, "of another kind")
         case "big":
-            return bytes(3 << 20)
+            return bytes(9 << 20)
     return (request, os.getpid())
 
 
