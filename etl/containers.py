@@ -85,7 +85,7 @@ class Container:
     depth: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Member:
     """One file of the source."""
 

@@ -10,6 +10,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
@@ -138,19 +139,17 @@ class Fields:
 
     def __init__(self, dataset: Dataset, *, little: bool) -> None:
         self.dataset = dataset
+        # Before pydicom converts any: asking it for one element costs as much as reading three.
+        self._raw = {int(tag): element.value for tag, element in dataset.items()}
         self._little = little
 
     def has(self, tag: int) -> bool:
         """Whether the element is there."""
-        return tag in self.dataset
+        return tag in self._raw
 
     def raw(self, tag: int) -> bytes | None:
         """An element's value as bytes; None when it is absent or no plain value."""
-        try:
-            element = self.dataset.get_item(Tag(tag))
-        except Exception:  # noqa: BLE001 (pydicom raises whatever a broken element makes it raise)
-            return None
-        value = None if element is None else element.value
+        value = self._raw.get(tag)
         if isinstance(value, int) and 0 <= value < 1 << 16:
             # Reading a sequence makes pydicom convert the elements that its items depend on.
             return value.to_bytes(2, "little" if self._little else "big")
@@ -194,7 +193,7 @@ class Fields:
     def items(self, tag: int) -> Sequence["Fields"]:
         """The items of a sequence; none when it is absent or broken."""
         try:
-            value = self.dataset[Tag(tag)].value if tag in self.dataset else ()
+            value = self.dataset[Tag(tag)].value if tag in self._raw else ()
             return [Fields(item, little=self._little) for item in value] if isinstance(value, ItemSequence) else ()
         except RecursionError:
             raise
@@ -222,7 +221,7 @@ def read_fields(encoding: Encoding, wanted: Sequence[int] | None) -> tuple[Field
     def at_pixels(tag: BaseTag, _kind: str | None, _length: int) -> bool:
         return tag.group >= _PIXEL_GROUP and tag != Tag(0xFFFC, 0xFFFC)
 
-    tags: list[BaseTag | int] | None = None if wanted is None else [Tag(tag) for tag in wanted]
+    tags = None if wanted is None else list(_tags(tuple(wanted)))
     try:
         dataset = read_dataset(source, encoding.implicit, encoding.little, stop_when=at_pixels, specific_tags=tags)
     except (RecursionError, MemoryError):
@@ -230,6 +229,11 @@ def read_fields(encoding: Encoding, wanted: Sequence[int] | None) -> tuple[Field
     except Exception as error:  # noqa: BLE001 (as above)
         raise RefusedError(Reason.DICOM_DAMAGED, type(error).__name__) from None
     return Fields(dataset, little=encoding.little), _pixel_place(encoding, source.tell())
+
+
+@cache
+def _tags(wanted: tuple[int, ...]) -> tuple[BaseTag | int, ...]:
+    return tuple(Tag(tag) for tag in wanted)
 
 
 def _pixel_place(encoding: Encoding, at: int) -> PixelPlace | None:

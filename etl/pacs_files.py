@@ -163,7 +163,7 @@ def _marks_in_text(suffix: str, head: bytes, size: int, whole: Callable[[], byte
     return report
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EncodedSlice:
     """An image's pixels as the lake keeps them."""
 

@@ -40,7 +40,8 @@ _MAX_COORDINATE = 1e6
 # More lines on one image than this are a drawing, not measurements.
 _MOST_LINES = 400
 _LENGTHS = re.compile(
-    r"(\d{1,4}(?:[.,]\d{1,4})?)\s*(?:[xX×*]\s*(\d{1,4}(?:[.,]\d{1,4})?)\s*)?(mm|cm)\b", re.ASCII | re.IGNORECASE
+    r"(?<![\d.,])(\d{1,4}(?:[.,]\d{1,4})?)\s*(?:[xX×*]\s*(\d{1,4}(?:[.,]\d{1,4})?)\s*)?(mm|cm)\b",
+    re.ASCII | re.IGNORECASE,
 )
 
 _Place = tuple[str, int | None]

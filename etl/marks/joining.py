@@ -158,10 +158,14 @@ def _same_measurement(one: JoinedMark, other: JoinedMark) -> bool:
     tracked = one.mark.tracking_uid is not None and one.mark.tracking_uid == other.mark.tracking_uid
     if tracked and one.report is not other.report:
         return True
-    if not _same_axis(one.mark.long_axis, other.mark.long_axis, one.mark, other.mark):
-        return False
-    either_single = one.mark.short_axis is None or other.mark.short_axis is None
-    return either_single or _same_axis(one.mark.short_axis, other.mark.short_axis, one.mark, other.mark)
+    mine, theirs = one.mark, other.mark
+    if mine.short_axis is None or theirs.short_axis is None:
+        return _same_axis(mine.long_axis, theirs.long_axis, mine, theirs)
+    # Of a nearly round lesion each format may call another axis the long one.
+    return any(
+        _same_axis(mine.long_axis, first, mine, theirs) and _same_axis(mine.short_axis, second, mine, theirs)
+        for first, second in ((theirs.long_axis, theirs.short_axis), (theirs.short_axis, theirs.long_axis))
+    )
 
 
 def _same_axis(one: Axis | None, other: Axis | None, mark: Mark, other_mark: Mark) -> bool:

@@ -17,6 +17,8 @@ from pydicom.filewriter import dcmwrite
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage
 
+from etl.phantom.jpeg_lossless import Stored, jpeg_lossless
+
 _LOWEST_HU = -1024
 _RLE_HEADER_WORDS = 16
 
@@ -35,8 +37,6 @@ SYNTAXES: Mapping[str, str] = MappingProxyType(
     }
 )
 """Names on the command line to transfer syntaxes; `enhanced` is one multi-frame file a series."""
-
-Stored = NDArray[np.int16] | NDArray[np.uint16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +184,6 @@ def _rle(stored: Stored, _bits: int) -> bytes:
     return np.array(words, "<u4").tobytes() + b"".join(packed)
 
 
-def _jpeg_lossless(stored: Stored, bits: int) -> bytes:
-    return bytes(imagecodecs.ljpeg_encode(stored.view(np.uint16), bitspersample=bits))
-
-
 def _jpeg_ls(stored: Stored, _bits: int) -> bytes:
     return bytes(imagecodecs.jpegls_encode(stored.view(np.uint16)))
 
@@ -201,5 +197,5 @@ def _htj2k(stored: Stored, _bits: int) -> bytes:
 
 
 _ENCODERS: Mapping[str, Callable[[Stored, int], bytes]] = MappingProxyType(
-    {"rle": _rle, "jpeg-lossless": _jpeg_lossless, "jpeg-ls": _jpeg_ls, "jpeg-2000": _jpeg_2000, "htj2k": _htj2k}
+    {"rle": _rle, "jpeg-lossless": jpeg_lossless, "jpeg-ls": _jpeg_ls, "jpeg-2000": _jpeg_2000, "htj2k": _htj2k}
 )

@@ -84,7 +84,9 @@ def patient_files(
     studies: dict[int, _Study] = {}
     uids: set[str] = set()
     for position, plan in enumerate(plans):
-        look = _look(plan, seed, syntaxes[(number + position) % len(syntaxes)], signed=(number + position) % 2 == 0)
+        turn = number + position
+        # Each syntax comes with and without signs.
+        look = _look(plan, seed, syntaxes[turn % len(syntaxes)], signed=(number + turn // len(syntaxes)) % 2 == 0)
         uids |= {look.study_uid, look.series_uid, look.frame_of_reference_uid}
         study = studies.setdefault(plan.study_index, _Study(plan.study_index, look.study_uid))
         uids |= _write_series(plan, look, identity, study, out)
