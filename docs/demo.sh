@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole way in miniature: a CT phantom goes in as a DeepLesion release, answers and a picture come out.
+# The whole way in miniature: a CT phantom goes in as a DeepLesion release and as a PACS export, answers and a picture
+# come out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 lesionary=${LESIONARY:-lesionary}
@@ -36,7 +37,19 @@ lesion=$("$lesionary" sql --csv "SELECT lesion_id FROM lesion_features WHERE ima
      ORDER BY len(flags), window_low_hu, abs(long_mm - 25), lesion_id LIMIT 1" | tail -n 1)
 "$lesionary" show "$lesion" --picture "$out/lesion.png"
 
-say "7. Is everything whole?"
+say "7. A PACS export: DICOM in ten syntaxes, reports, presentation states, AIM, archives in archives, planted names"
+"$lesionary" phantom pacs "$out/pacs" --patients 4 --seed 7 --image-size 256 --max-slices-per-series 10
+# The demo's key lies in the demo's folder; yours lies in your configuration folder.
+"$lesionary" ingest "$out/pacs/export" --key-file "$out/demo.key"
+"$lesionary" sync
+ask "SELECT source, source_format, count(*) AS lesions, round(median(long_mm), 1) AS median_mm
+     FROM lesion_features GROUP BY ALL ORDER BY ALL"
+ask "SELECT shape, source_format, count(*) AS marks, count(duplicate_of) AS duplicates FROM marks GROUP BY ALL ORDER BY ALL"
+
+say "8. Out again, for a viewer: one measurement report a study"
+"$lesionary" export sr "$out/reports"
+
+say "9. Is everything whole?"
 "$lesionary" lake verify --deep
 "$lesionary" doctor
 

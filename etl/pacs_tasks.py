@@ -159,4 +159,7 @@ def _counts(unit: PacsUnit, outcome: _Outcome, refused: Sequence[Quarantined]) -
         "files_accepted": outcome.taken - outcome.flagged + unit.reports - unit.reports_flagged,
         "files_flagged": outcome.flagged + unit.reports_flagged,
         "files_quarantined": len(refused) - rows_refused,
+        "slices": outcome.taken,
+        "lesions": len(unit.lesions),
+        "marks": len(unit.marks),
     }

@@ -227,5 +227,8 @@ def _counts(
         "files_accepted": len(outcome.shapes) - outcome.flagged,
         "files_flagged": outcome.flagged,
         "files_quarantined": files_refused,
+        "slices": len(outcome.shapes),
+        "lesions": len(unit.rows),
+        "marks": 0,
         "ingest_id": ingest_id,
     }

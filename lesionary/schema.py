@@ -347,7 +347,7 @@ QUARANTINE = Table(
 
 UNITS = Table(
     "units",
-    1,
+    2,
     "one unit of work that is in the lake as a whole; written last, so a unit listed here is complete",
     ("unit_id",),
     (
@@ -362,6 +362,9 @@ UNITS = Table(
         _count("files_accepted", "of these, taken in without a remark"),
         _count("files_flagged", "of these, taken in with flags"),
         _count("files_quarantined", "of these, not taken in"),
+        _count("slices", "rows of the unit in table slices"),
+        _count("lesions", "rows of the unit in table lesions"),
+        _count("marks", "rows of the unit in table marks"),
         _INGEST_ID,
     ),
 )

@@ -100,6 +100,11 @@ DROP VIEW lesion_features;
 DROP VIEW series;
 DROP VIEW slices;
 DROP VIEW lesions;
+DROP VIEW units;
+
+ALTER TABLE lake_rows.units ADD COLUMN slices INTEGER;
+ALTER TABLE lake_rows.units ADD COLUMN lesions INTEGER;
+ALTER TABLE lake_rows.units ADD COLUMN marks INTEGER;
 
 ALTER TABLE lake_rows.series ADD COLUMN has_gaps BOOLEAN;
 ALTER TABLE lake_rows.series ADD COLUMN doubled_positions BOOLEAN;
@@ -133,6 +138,7 @@ CREATE VIEW series AS SELECT * EXCLUDE (shard) FROM lake_rows.series;
 CREATE VIEW slices AS SELECT * EXCLUDE (shard) FROM lake_rows.slices;
 CREATE VIEW lesions AS SELECT * EXCLUDE (shard) FROM lake_rows.lesions;
 CREATE VIEW marks AS SELECT * EXCLUDE (shard) FROM lake_rows.marks;
+CREATE VIEW units AS SELECT * EXCLUDE (shard) FROM lake_rows.units;
 """
 
 _LESION_FEATURES_2 = _LESION_FEATURES.replace(

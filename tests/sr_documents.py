@@ -7,6 +7,9 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from etl.marks.reports import read_report
+from etl.quality import Reason
+
 ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 IMAGE_UID = "1.2.3.4"
@@ -117,3 +120,23 @@ def as_bytes(dataset):
 def reread(dataset):
     """The document as a reader meets it: from bytes, its elements not yet converted."""
     return dcmread(BytesIO(as_bytes(dataset)))
+
+
+def read(*groups):
+    return read_report(reread(report(*groups)))
+
+
+def only_mark(*children):
+    found = read(group(*children))
+    assert found.refused == ()
+    (mark,) = found.marks
+    return mark
+
+
+def only_refused(*children):
+    found = read(group(*children))
+    assert found.marks == ()
+    (refused,) = found.refused
+    assert (refused.kind, refused.member) == ("row", "item 1 of a report")
+    assert refused.reason is Reason.MARK_INVALID
+    return refused.detail

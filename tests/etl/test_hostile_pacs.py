@@ -80,9 +80,10 @@ def check(summary, count):
 
 
 def test_hundreds_of_damaged_files_are_all_accounted_for(tmp_path):
-    _, summary = hostile_job(tmp_path, 300, seed=20261121)
+    lake, summary = hostile_job(tmp_path, 300, seed=20261121)
 
     check(summary, 300)
+    assert lake.read("quarantine").num_rows == sum(summary.tally.reasons.values())
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def unit_rows(series_ids, count, ingest_id):
     rows = []
     for series_id in series_ids:
         counts = {name: 0 for name in UNITS.column_names if name.startswith(("rows_", "files_"))}
-        counts |= {"files_found": count, "files_accepted": count}
+        counts |= {"files_found": count, "files_accepted": count, "slices": count, "lesions": 0, "marks": 0}
         rows.append(
             {"unit_id": series_id, "source": "deeplesion", "fingerprint": f"{count}", "ingest_id": ingest_id} | counts
         )

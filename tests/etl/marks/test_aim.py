@@ -6,7 +6,7 @@ import pytest
 
 from etl.export.sr_document import MarkedImage
 from etl.marks.aim import read_aim
-from etl.marks.model import Shape
+from etl.marks.model import Report, Shape
 from etl.phantom.pacs_identity import Identity
 from etl.phantom.pacs_marks import PlantedLesion, ReportNames, aim_annotation
 from etl.quality import Flag, Reason, RefusedError
@@ -100,11 +100,15 @@ def test_hostile_or_broken_xml_is_refused(data, reason):
 def test_mutated_annotations_end_as_report_or_refusal():
     rng = random.Random(5)
     good = annotation()
+    outcomes = []
     for _ in range(300):
         data = bytearray(good)
         for _ in range(rng.randint(1, 8)):
             data[rng.randrange(len(data))] = rng.randrange(256)
         try:
-            read_aim(bytes(data))
+            outcomes.append(isinstance(read_aim(bytes(data)), Report))
         except RefusedError:
-            continue
+            outcomes.append(False)
+
+    assert len(outcomes) == 300
+    assert 0 < sum(outcomes) < 300
