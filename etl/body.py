@@ -1,6 +1,6 @@
 """Where the patient's trunk lies on an axial slice: the frame that relative places in the body refer to.
 
-The slice is thinned to some 128 pixels a side, which is ample for an extent and fast. What is denser than half air
+The slice is thinned to some 100 pixels a side, which is ample for an extent and fast. What is denser than half air
 and not too thin for an opening (which takes the table's top and blankets away) is tissue; its largest part is the
 trunk. Arms beside the trunk are parts of their own and stay out, unless they touch.
 """
@@ -11,7 +11,7 @@ from scipy import ndimage
 
 # Between lung (-850) and fat (-100).
 _TISSUE_HU = -350
-_THINNED_SIDE_PX = 128
+_THINNED_SIDE_PX = 100
 # The smallest share of a slice a trunk can have: a child in a wide field of view.
 _SMALLEST_SHARE = 0.03
 

@@ -9,6 +9,7 @@ Changing a table means raising its version and writing a migration in `store/mig
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 
 import pyarrow as pa
@@ -33,6 +34,13 @@ class Column:
         return pa.field(self.name, self.type, nullable=self.nullable, metadata=metadata)
 
 
+@cache
+def _arrow_schema(name: str, version: int, columns: tuple[Column, ...]) -> pa.Schema:
+    # Asked for with every few rows that are written.
+    metadata = {"table": name, "version": str(version)}
+    return pa.schema([column.field() for column in columns], metadata=metadata)
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """One table of the lake."""
@@ -52,8 +60,7 @@ class Table:
     @property
     def schema(self) -> pa.Schema:
         """The Arrow schema, with the table's name and version in its metadata."""
-        metadata = {"table": self.name, "version": str(self.version)}
-        return pa.schema([column.field() for column in self.columns], metadata=metadata)
+        return _arrow_schema(self.name, self.version, self.columns)
 
     @property
     def column_names(self) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """PNG to HU: exact where the file is whole, a reason where it is not."""
 
+import struct
 import zlib
 
 import imagecodecs
@@ -98,3 +99,24 @@ def test_damaged_chunk_name_is_not_an_image_of_nothing():
 
 def test_bytes_after_the_end_are_ignored():
     np.testing.assert_array_equal(decode_png16(PNG + b"trailing"), HU)
+
+
+def interlaced(stored):
+    """A 16-bit grey PNG in seven passes, which few programs write and every reader must read."""
+    raw = b""
+    for x, y, dx, dy in (
+        (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
+    ):  # fmt: skip
+        raw += b"".join(b"\0" + row.astype(">u2").tobytes() for row in stored[y::dy, x::dx])
+    rows, columns = stored.shape
+    header = struct.pack(">IIBBBBB", columns, rows, 16, 0, 0, 0, 1)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(raw)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+
+
+def test_interlaced_slice_reads_the_same():
+    stored = (HU.astype(np.int32) + 32768).astype(np.uint16)
+
+    assert np.array_equal(decode_png16(interlaced(stored)), HU)

@@ -424,3 +424,29 @@ def test_counts_add_up_whatever_comes(tmp_path_factory, rows, files):
         assert counts[f"{kind}_found"] == sum(counts[f"{kind}_{s}"] for s in ("accepted", "flagged", "quarantined"))
     assert verify(lake, deep=True).problems == ()
     assert tally(lake, lake.read("units")["unit_id"].to_pylist()) == summary.tally
+
+
+def test_diameters_in_millimetres_are_stated_as_such(lake, tmp_path):
+    plain = annotation_row()
+    in_mm = annotation_row(Lesion_diameters_Pixel_=_scaled(plain))
+    release = write_release(tmp_path / "r", {"000001_01_01": [3]}, [in_mm])
+    take_in(lake, release)
+
+    (row,) = lesions(lake).values()
+    assert Flag.DIAMETERS_IN_MM in row["flags"]
+    assert row["stated_unit"] == "mm"
+    assert row["stated_ratio"] == pytest.approx(1.0, abs=0.01)
+
+
+def _scaled(row):
+    spacing = float(row["Spacing_mm_px_"].split(",")[0])
+    return ", ".join(f"{float(part) * spacing:.6g}" for part in row["Lesion_diameters_Pixel_"].split(","))
+
+
+def test_measurement_of_no_length_has_no_ratio(lake, tmp_path):
+    tiny = annotation_row(Measurement_coordinates="5, 5, 5, 5, 5, 5, 5, 5")
+    release = write_release(tmp_path / "r", {"000001_01_01": [3]}, [tiny])
+    take_in(lake, release)
+
+    (row,) = lesions(lake).values()
+    assert row["stated_ratio"] is None

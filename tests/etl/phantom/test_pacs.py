@@ -5,9 +5,11 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from pydicom.encaps import generate_frames
 
 from etl.phantom.pacs import PacsSettings, write_pacs
 from etl.phantom.pacs_images import SYNTAXES, DrawnImage, SeriesLook, enhanced_file, image_file
@@ -70,12 +72,24 @@ def test_other_readers_see_the_drawn_pixels(syntax, signed):
     image = DrawnImage("1.2.6", 1, (0.0, 0.0, 0.0), hu)
     maker = enhanced_file(look, [image, image], "1.2.7", lambda _: None, bytes(128)) if syntax == "enhanced" else None
     dataset = pydicom.dcmread(io.BytesIO(maker or image_file(look, image, lambda _: None, bytes(128))))
-    if syntax in {"jpeg-lossless", "htj2k"}:
-        pytest.skip("pydicom has no decoder for it here; our own decoders are tested in test_pacs.py")
-
-    stored = dataset.pixel_array[0] if syntax == "enhanced" else dataset.pixel_array
+    # pydicom itself has no decoder for two of them here.
+    decoder = {"jpeg-lossless": imagecodecs.jpegsof3_decode, "htj2k": imagecodecs.htj2k_decode}.get(syntax)
+    if decoder is not None:
+        stored = decoder(next(generate_frames(dataset.PixelData, number_of_frames=1)))
+        stored = stored.view(np.int16) if signed else stored
+    else:
+        stored = dataset.pixel_array[0] if syntax == "enhanced" else dataset.pixel_array
 
     assert np.array_equal(stored.astype(np.int32) + (0 if signed else -1024), hu)
+
+
+def test_lossless_jpeg_uses_the_predictor_its_syntax_allows():
+    from etl.phantom.jpeg_lossless import jpeg_lossless
+
+    stream = jpeg_lossless(np.random.default_rng(0).integers(0, 4096, (40, 30)).astype(np.uint16), 12)
+
+    scan = stream.index(b"\xff\xda")
+    assert stream[scan + 7] == 1
 
 
 @pytest.mark.parametrize(
