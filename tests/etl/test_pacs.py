@@ -175,7 +175,7 @@ def bytes_below(*folders):
         path.name.encode() + b"\n" + path.read_bytes()
         for folder in folders
         for path in sorted(Path(folder).rglob("*"))
-        if path.is_file()
+        if path.is_file() and not path.is_socket()
     )
 
 
@@ -393,6 +393,16 @@ def test_ray_gives_the_same_rows_as_this_process(mined, phantom_pacs, tmp_path, 
         columns = [c for c in TABLES[name].column_names if c not in {"ingest_id", "pixels"}]
         rows = [sorted(map(repr, lake.read(name, columns=columns).to_pylist())) for lake in (here, there)]
         assert rows[0] == rows[1], name
+    logs = bytes_below(ray_session_folder())
+    assert b"raylet" in logs
+    assert [text for text in phantom_pacs[1]["planted"] if text.encode() in logs] == []
+
+
+def ray_session_folder():
+    """Where Ray keeps the logs and records of this session."""
+    import ray
+
+    return ray._private.worker._global_node.get_session_dir_path()
 
 
 def test_record_names_the_profile_and_the_key_without_giving_it_away(mined):
