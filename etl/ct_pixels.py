@@ -4,7 +4,9 @@ Runs in the supervised child (`etl/supervision.py`). Decoders are chosen by name
 (docs/decisions/0008); GDCM, which aborts the process on damaged input, is not among them.
 """
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
@@ -169,7 +171,22 @@ def _decode_jpeg_2000(data: bytes, storage: PixelStorage) -> Image:
 
 def _decode_htj2k(data: bytes, storage: PixelStorage) -> Image:
     _agree(check_jpeg2000(data), storage)
-    return _decode(imagecodecs.htj2k_decode, data)
+    with _heeded() as unheeded:
+        decoded = _decode(imagecodecs.htj2k_decode, data)
+    if unheeded:
+        raise RefusedError(Reason.CODESTREAM_DAMAGED, f"decoder says {unheeded[0]}")
+    return decoded
+
+
+@contextmanager
+def _heeded() -> Iterator[list[str]]:
+    """Names of the errors that a binding could not raise: it drops them and returns what it has until then."""
+    before, names = sys.unraisablehook, list[str]()
+    sys.unraisablehook = lambda unraisable: names.append(unraisable.exc_type.__name__)
+    try:
+        yield names
+    finally:
+        sys.unraisablehook = before
 
 
 def _decode_rle(data: bytes, storage: PixelStorage) -> Image:

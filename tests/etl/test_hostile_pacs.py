@@ -13,6 +13,7 @@ from etl.phantom.pacs_identity import Identity
 from etl.phantom.pacs_images import SYNTAXES
 from etl.phantom.pacs_marks import PlantedLesion, ReportNames, aim_annotation, presentation_state, structured_report
 from etl.quality import Reason
+from etl.supervision import ChildLimits, this_process_child
 from lesionary.lake import Lake
 
 LESION = PlantedLesion(
@@ -98,3 +99,6 @@ def test_five_thousand_damaged_files_and_a_flat_driver(tmp_path):
     assert grown_mb < 200
     assert Reason.CHILD_TIME not in summary.tally.reasons or summary.tally.reasons[Reason.CHILD_TIME] < 50
     assert not list(Path(lake.url).rglob("core*"))
+    child = this_process_child(ChildLimits(1024 << 20, 10.0))
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{child.pid}/status").read_text().splitlines())
+    assert int(status["VmHWM"].split()[0]) < 1_500_000
