@@ -86,7 +86,13 @@ def ingest(
     refuse_key_inside(key_of(settings), lake)
     with ExitStack() as session, live_line() as show:
         runners = _Runners(session, settings.workers, ray_address)
-        plan = plan_sources(sources, settings, choose_runner=runners.choose, dry_run=dry_run)
+        plan = plan_sources(
+            sources,
+            settings,
+            choose_runner=runners.choose,
+            dry_run=dry_run,
+            progress=lambda done, total: show(f"looked at {done} of {total} files"),
+        )
         opened = _open_lake(lake, create=not dry_run)
         if dry_run or opened is None:
             _report_plan(plan, units_to_do(opened, plan), settings, lake, ray_address, as_json=as_json)
@@ -192,6 +198,11 @@ def _report(summary: "IngestSummary", *, as_json: bool) -> None:
         )
     _print_counts("flags", summary.tally.flags)
     _print_counts("quarantined because", summary.tally.reasons)
+    if summary.units_kept:
+        note(
+            f"{summary.units_kept} units differ from the lake's and were left alone: the lake holds more of their files"
+            " or marks than this source does"
+        )
     if not summary.units_written:
         note(f"nothing to do: all {summary.units_found} units were in the lake already")
         return

@@ -73,6 +73,9 @@ class IngestSummary:
     ingest_id: str
     units_found: int
     units_skipped: int
+    """In the lake already."""
+    units_kept: int
+    """Of these, held by the lake from a state of the source that had more of them."""
     units_written: int
     slices_written: int
     seconds: float
@@ -88,19 +91,26 @@ def units_to_do(lake: Lake | None, plan: Plan) -> list[Unit]:
     A unit never shrinks: where the lake already holds more files or marks of a series than this source offers (the
     table alone, one zip of several, images without their reports), what it holds stays.
     """
+    return _sorted_out(lake, plan)[0]
+
+
+def _sorted_out(lake: Lake | None, plan: Plan) -> tuple[list[Unit], int]:
+    """The units to do, and how many differ from the lake's and stay as they are there because they would shrink."""
     if lake is None:
-        return list(plan.units)
+        return list(plan.units), 0
     rows = lake.read("units", columns=["unit_id", "fingerprint", "files_found", "rows_found"]).to_pylist()
     known = {row["unit_id"]: row for row in rows}
-    return [
-        unit
-        for unit in plan.units
-        if unit.unit_id not in known
-        or (
-            known[unit.unit_id]["fingerprint"] != unit.fingerprint
-            and (unit.may_shrink or not _shrinks(unit, known[unit.unit_id]))
-        )
-    ]
+    todo, kept = [], 0
+    for unit in plan.units:
+        held = known.get(unit.unit_id)
+        if held is None:
+            todo.append(unit)
+        elif held["fingerprint"] != unit.fingerprint:
+            if unit.may_shrink or not _shrinks(unit, held):
+                todo.append(unit)
+            else:
+                kept += 1
+    return todo, kept
 
 
 def _shrinks(unit: Unit, known: Mapping[str, int]) -> bool:
@@ -130,7 +140,7 @@ def ingest(
         record: the resolved settings, saved with the counts in the lake's `ingests` folder.
     """
     started = time.monotonic()
-    todo = units_to_do(lake, plan)
+    todo, kept = _sorted_out(lake, plan)
     ingest_id = new_ingest_id()
     runner, workers = choose_runner(sum(unit.byte_count for unit in todo))
     tasks = cut_tasks(todo, plan.tree, plan.child_limits, lake.url, ingest_id, settings, workers)
@@ -140,6 +150,7 @@ def ingest(
         ingest_id=ingest_id,
         units_found=len(plan.units),
         units_skipped=len(plan.units) - len(todo),
+        units_kept=kept,
         units_written=len(todo),
         slices_written=written,
         seconds=time.monotonic() - started,

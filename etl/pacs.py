@@ -140,7 +140,8 @@ class _Looked:
     """Everything that was found, sorted by kind."""
 
     images: list[ImageHeader] = field(default_factory=list)
-    reports: list[Report] = field(default_factory=list)
+    read: dict[tuple[str, str], list[tuple[Member, Report]]] = field(default_factory=dict)
+    """Files of marks by what they call themselves: name and format."""
     refused: list[Quarantined] = field(default_factory=list)
     _series: dict[SeriesHeader, SeriesHeader] = field(default_factory=dict)
 
@@ -149,18 +150,25 @@ class _Looked:
         self.refused += result.refused
         for member, found in result.found:
             if isinstance(found, Report):
-                self._add_report(member, found)
+                self.read.setdefault((found.report_uid, found.source_format), []).append((member, found))
                 continue
             for image in found:
                 shared = self._series.setdefault(image.series, image.series)
                 self.images.append(replace(image, series=shared))
 
-    def _add_report(self, member: Member, report: Report) -> None:
-        if report in self.reports:
-            label = safe_label(member.name, member.container)
-            self.refused.append(Quarantined("file", label, Reason.DUPLICATE_FILE))
-        else:
-            self.reports.append(report)
+    def reports(self) -> list[Report]:
+        """Every report once; copies are refused, and files that differ under one name are all refused."""
+        chosen = []
+        for files in self.read.values():
+            files.sort(key=lambda file: (file[0].container, file[0].name))
+            same = all(report == files[0][1] for _, report in files)
+            if same:
+                chosen.append(files[0][1])
+            for member, _ in files[1:] if same else files:
+                label = safe_label(member.name, member.container)
+                reason = Reason.DUPLICATE_FILE if same else Reason.AMBIGUOUS_SOP
+                self.refused.append(Quarantined("file", label, reason))
+        return chosen
 
 
 FirstDays = Callable[[Mapping[str, date]], Mapping[str, date]]
@@ -189,7 +197,8 @@ def plan_pacs(
     copies, ambiguous = _copies(looked.images)
     looked.refused += ambiguous
     series = group_series(files[0] for files in copies.values())
-    joined = join_marks(looked.reports, PlaneIndex(_planes(series)))
+    reports = looked.reports()
+    joined = join_marks(reports, PlaneIndex(_planes(series)))
     names = _Names(pseudonymiser)
     studies = _study_days(series, names, first_days)
     by_series: dict[str, list[JoinedMark]] = {}
@@ -198,7 +207,7 @@ def plan_pacs(
         (orphans if one.plane is None else by_series.setdefault(one.plane.series_key, [])).append(one)
     units = [_series_unit(one, by_series.get(one.key, []), copies, names, studies) for one in series]
     units += _orphan_units(orphans, names)
-    units.append(_files_unit(looked, pseudonymiser, origin))
+    units.append(_files_unit(reports, looked.refused, pseudonymiser, origin))
     return sorted(units, key=lambda unit: unit.unit_id), names.listed()
 
 
@@ -338,20 +347,22 @@ def _orphan_units(orphans: Sequence[JoinedMark], names: _Names) -> list[PacsUnit
     return units
 
 
-def _files_unit(looked: _Looked, pseudonymiser: Pseudonymiser, origin: str) -> PacsUnit:
-    refused = sorted(
-        [*looked.refused, *(item for report in looked.reports for item in report.refused)],
+def _files_unit(
+    reports: Sequence[Report], refused: Sequence[Quarantined], pseudonymiser: Pseudonymiser, origin: str
+) -> PacsUnit:
+    everything = sorted(
+        [*refused, *(item for report in reports for item in report.refused)],
         key=lambda one: (one.kind, one.member, one.reason, one.detail),
     )
-    reports = [pseudonymiser.name("report", report.report_uid) for report in looked.reports]
+    names = sorted(pseudonymiser.name("report", report.report_uid) for report in reports)
     return PacsUnit(
         unit_id=f"{pseudonymiser.namespace}-files-{origin}",
         namespace=pseudonymiser.namespace,
-        fingerprint=_digest([sorted(reports), refused]),
+        fingerprint=_digest([names, everything]),
         series=None,
-        refused=tuple(refused),
+        refused=tuple(everything),
         reports=len(reports),
-        reports_flagged=sum(bool(report.refused) for report in looked.reports),
+        reports_flagged=sum(bool(report.refused) for report in reports),
     )
 
 

@@ -6,7 +6,7 @@ PACS export, but beside a release only what starts as DICOM does, because a rele
 
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
@@ -16,7 +16,7 @@ from etl.archive import SourceTree
 from etl.containers import ArchiveLimits, Member
 from etl.deidentify import Pseudonymiser, default_key_file, first_days, load_key
 from etl.dicom_fields import looks_like_dicom
-from etl.pacs import PacsUnit, cut_looks, plan_pacs
+from etl.pacs import LookResult, PacsUnit, cut_looks, plan_pacs
 from etl.quality import Quarantined, Reason, RefusedError
 from etl.release import ReleaseListing, ReleaseUnit, plan_release
 from etl.running import RunnerChoice, always_here
@@ -73,6 +73,7 @@ def plan_sources(
     *,
     choose_runner: RunnerChoice = always_here,
     dry_run: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """List a source and cut it into units.
 
@@ -81,6 +82,7 @@ def plan_sources(
         settings: of the ingest.
         choose_runner: what looks at the files of a PACS export.
         dry_run: make no key, and remember no dates.
+        progress: told how many files of a PACS export were looked at, and how many there are.
 
     Raises:
         SourceError: a source does not exist, or there is nothing usable in any.
@@ -113,10 +115,22 @@ def plan_sources(
     looks = cut_looks(dicom, tree, code_fingerprint(), workers, limits)
     source_name = pseudonymiser.name("source", origin).rsplit("-", 1)[1][:8]
     days = _no_days if dry_run else partial(first_days, key_file(settings))
-    found, names = plan_pacs(runner(looks), refused, pseudonymiser, source_name, days)
+    results = _told(runner(looks), len(dicom), progress)
+    found, names = plan_pacs(results, refused, pseudonymiser, source_name, days)
     if not units and all(one.reason in _NOTHING for unit in found for one in unit.refused) and not names:
         raise _nothing_here(sources)
     return Plan(tree, _ordered([*units, *found]), limits, pseudonymiser.key_id, tuple(names))
+
+
+def _told(
+    results: Iterable[LookResult], total: int, progress: Callable[[int, int], None] | None
+) -> Iterator[LookResult]:
+    done = 0
+    for result in results:
+        done += len(result.found) + len(result.refused)
+        if progress:
+            progress(done, total)
+        yield result
 
 
 def _nothing_here(sources: Sequence[str]) -> SourceError:

@@ -294,6 +294,7 @@ def test_images_without_their_reports_do_not_take_marks_away(phantom_pacs, tmp_p
     assert before > 0
     assert lake.read("lesions").num_rows == before
     assert again.slices_written == 0
+    assert again.units_kept > 0
 
 
 def test_marks_without_their_images_are_kept_as_orphans(phantom_pacs, tmp_path):
@@ -307,6 +308,19 @@ def test_marks_without_their_images_are_kept_as_orphans(phantom_pacs, tmp_path):
     assert all(Flag.ORPHAN_MARK in mark["flags"] and mark["series_id"] is None for mark in marks)
     assert lake.read("lesions").num_rows == 0
     assert adds_up(summary.tally.counts)
+
+
+def test_report_twice_is_read_once_and_two_under_one_name_not_at_all(tmp_path):
+    from sr_documents import LENGTH, LONG_POINTS, as_bytes, axis, group, report
+
+    one = as_bytes(report(group(axis(LENGTH, "30", LONG_POINTS))))
+    other = as_bytes(report(group(axis(LENGTH, "31", LONG_POINTS))))
+    copies, _ = mine(tmp_path / "copies", {"image": ct(), "a": one, "b": one})
+    lake, summary = mine(tmp_path / "differ", {"image": ct(), "a": one, "b": other})
+
+    assert copies.read("marks").num_rows == 1
+    assert summary.tally.reasons == {Reason.AMBIGUOUS_SOP: 2}
+    assert lake.read("marks").num_rows == 0
 
 
 def test_release_and_export_in_one_folder_are_both_taken(tmp_path, release):
