@@ -99,10 +99,16 @@ def _with_signs(stored: Image, bits: int) -> Image:
 
 
 def _check_range(stored: Image, storage: PixelStorage) -> None:
-    bits = storage.bits_stored
-    low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if storage.signed else (0, (1 << bits) - 1)
+    low, high = _possible_values(storage)
     if int(stored.min()) < low or int(stored.max()) > high:
+        bits = storage.bits_stored
         raise RefusedError(Reason.CODESTREAM_DAMAGED, f"values leave the {bits} bits that the header grants them")
+
+
+def _possible_values(storage: PixelStorage) -> tuple[int, int]:
+    """The lowest and highest value that the header's bits can hold."""
+    bits = storage.bits_stored
+    return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if storage.signed else (0, (1 << bits) - 1)
 
 
 def _rescaled(stored: Image, storage: PixelStorage, flags: set[Flag]) -> NDArray[np.int16]:
@@ -110,27 +116,29 @@ def _rescaled(stored: Image, storage: PixelStorage, flags: set[Flag]) -> NDArray
     if storage.padding is not None:
         low, high = storage.padding
         outside = stored == low if low == high else (stored >= low) & (stored <= high)
-    low_value, high_value = int(stored.min()), int(stored.max())
-    whole = storage.slope == 1.0 and storage.intercept == int(storage.intercept)
-    ends = (low_value * storage.slope + storage.intercept, high_value * storage.slope + storage.intercept)
-    if whole and min(ends) >= _LOWEST and max(ends) <= _HIGHEST:
-        # All results fit, so wrapping on the way is harmless, and one pass is enough.
-        hu = stored.astype(np.int16) + np.int16(int(storage.intercept) % (1 << 16) - (1 << 16) * _wraps(storage))
+    if _fits(_possible_values(storage), storage) or _fits((int(stored.min()), int(stored.max())), storage):
+        # Every result is a whole number of 16 bits, so nothing wraps.
+        hu = stored.astype(np.int16)
+        if storage.intercept:
+            hu += np.int16(storage.intercept)
     else:
         real = stored.astype(np.float64) * storage.slope + storage.intercept
-        if min(ends) < _LOWEST or max(ends) > _HIGHEST:
-            inside = real if outside is None else real[~outside]
-            if inside.size and (inside.min() < _LOWEST or inside.max() > _HIGHEST):
-                flags.add(Flag.PIXELS_CLIPPED)
+        inside = real if outside is None else real[~outside]
+        if inside.size and (inside.min() < _LOWEST or inside.max() > _HIGHEST):
+            flags.add(Flag.PIXELS_CLIPPED)
         hu = np.rint(np.clip(real, _LOWEST, _HIGHEST)).astype(np.int16)
     if outside is not None:
         hu[outside] = PADDING_HU
     return np.ascontiguousarray(hu)
 
 
-def _wraps(storage: PixelStorage) -> int:
-    """1 where the intercept's lower 16 bits stand for a negative number."""
-    return int(int(storage.intercept) % (1 << 16) >= 1 << 15)
+def _fits(ends: tuple[int, int], storage: PixelStorage) -> bool:
+    """Whether stored values between two ends, the intercept and their sums are all whole numbers of 16 bits."""
+    if storage.slope != 1.0 or storage.intercept != int(storage.intercept):
+        return False
+    low, high = ends
+    numbers = (low, high, storage.intercept, low + storage.intercept, high + storage.intercept)
+    return min(numbers) >= _LOWEST and max(numbers) <= _HIGHEST
 
 
 def _agree(stated: Stated, storage: PixelStorage) -> None:
