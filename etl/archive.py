@@ -102,15 +102,21 @@ class SourceTree:
                 yield from self._remote_entries(number, container.location)
             number += 1
 
-    def read(self, container: int, name: str) -> bytes:
-        """A file's bytes, at most `limits.member_bytes`.
+    def read(self, container: int, name: str, most: int | None = None) -> bytes:
+        """A file's bytes.
+
+        Args:
+            container: the file's.
+            name: the file's.
+            most: more bytes than this are refused; `limits.member_bytes` unless given.
 
         Raises:
             RefusedError: it cannot be read, with the reason.
         """
-        data = self.read_head(container, name, self.limits.member_bytes + 1)
-        if len(data) > self.limits.member_bytes:
-            raise RefusedError(Reason.MEMBER_TOO_LARGE, f"more than {self.limits.member_bytes} bytes")
+        limit = self.limits.member_bytes if most is None else most
+        data = self.read_head(container, name, limit + 1)
+        if len(data) > limit:
+            raise RefusedError(Reason.MEMBER_TOO_LARGE, f"more than {limit} bytes")
         return data
 
     def read_head(self, container: int, name: str, size: int) -> bytes:

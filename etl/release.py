@@ -28,6 +28,9 @@ SOURCE_KIND = "deeplesion"
 # Raise it when the reading of a release changes in a way that makes rows in existing lakes wrong.
 READER_VERSION = 1
 
+# A slice of 4096 × 4096 has 32 MiB of pixels, the published table 8.5 MB; these are read outside the supervised child.
+MAX_FILE_BYTES = 64 << 20
+
 _IMAGE = re.compile(r"(?:(?P<folder>.*)/)?(?P<series>\d{6}_\d{2}_\d{2})/(?P<slice>\d{1,4})\.png", re.ASCII)
 _TABLE_NAME = "dl_info.csv"
 _INTEGERS_PER_FILE = 4
@@ -170,7 +173,7 @@ def read_images(unit: ReleaseUnit, tree: SourceTree) -> Iterator[SliceRow | Quar
         container, folder = unit.places[place]
         name = f"{folder}{unit.series_key}/{slice_index:0{digits}d}.png"
         try:
-            hu = decode_png16(tree.read(container, name))
+            hu = decode_png16(tree.read(container, name, MAX_FILE_BYTES))
         except RefusedError as refusal:
             label = f"{unit.series_key}/{slice_index:0{digits}d}.png"
             yield Quarantined("file", label, refusal.reason, refusal.detail)
@@ -201,7 +204,7 @@ def _read_table(tree: SourceTree, listing: ReleaseListing) -> AnnotationTable:
     chosen, *others = sorted(listing.tables, key=lambda member: (member.name.count("/"), member.container, member.name))
     listing.refused += [Quarantined("file", safe_label(m.name, m.container), Reason.STRAY_FILE) for m in others]
     try:
-        return parse_annotations(tree.read(chosen.container, chosen.name))
+        return parse_annotations(tree.read(chosen.container, chosen.name, MAX_FILE_BYTES))
     except RefusedError as refusal:
         raise SourceError(
             f"the annotation table cannot be read ({refusal.reason})",

@@ -450,3 +450,11 @@ def test_measurement_of_no_length_has_no_ratio(lake, tmp_path):
 
     (row,) = lesions(lake).values()
     assert row["stated_ratio"] is None
+
+
+def test_slice_file_larger_than_any_slice_is_refused_unread(lake, release):
+    (release / "Images_png" / "000001_01_01" / "009.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(65 << 20))
+
+    summary = take_in(lake, release)
+
+    assert summary.tally.reasons[Reason.MEMBER_TOO_LARGE] == 1
