@@ -1,0 +1,1 @@
+"""Figures: what an answer looks like drawn; from arrays and records to a PNG."""
