@@ -26,7 +26,7 @@ from lesionary.commits import Batch, commit
 from lesionary.identifiers import new_ingest_id
 from lesionary.lake import Lake
 from lesionary.provenance import code_fingerprint
-from lesionary.schema import SLICES, TABLES
+from lesionary.schema import SLICES, SOURCE_TABLES
 from lesionary.settings import IngestSettings
 from lesionary.shards import Shard, ShardWriter, make_durable
 
@@ -191,7 +191,7 @@ def _commit_results(
 def _commit_batch(lake: Lake, ingest_id: str, sequence: int, results: Sequence[TaskResult]) -> None:
     shards: dict[str, list[Shard]] = {SLICES.name: [result.slices for result in results if result.slices]}
     with tempfile.TemporaryDirectory(prefix="lesionary-") as scratch:
-        for name, table in TABLES.items():
+        for name, table in SOURCE_TABLES.items():
             if name == SLICES.name:
                 continue
             rows = pa.concat_tables([result.tables[name] for result in results]).sort_by(table.unit_column)

@@ -22,7 +22,7 @@ from etl.supervision import ChildLimits, this_process_child
 from lesionary.lake import Lake
 from lesionary.pixels import encode_slice, pixel_digest
 from lesionary.provenance import code_fingerprint, require_same_code
-from lesionary.schema import SLICES, TABLES
+from lesionary.schema import SLICES, SOURCE_TABLES
 from lesionary.settings import IngestSettings
 from lesionary.shards import Shard, ShardWriter
 
@@ -116,7 +116,7 @@ def run_task(task: IngestTask) -> TaskResult:
     # In one piece: a chunk for every unit would weigh a hundred times its rows on the driver.
     tables = {
         name: pa.concat_tables([one[name] for one in described]).combine_chunks()
-        for name in TABLES
+        for name in SOURCE_TABLES
         if name != SLICES.name
     }
     return TaskResult(tuple(unit.unit_id for unit in task.units), shard, tables)

@@ -27,7 +27,7 @@ from deltalake.transaction import AddAction, RemoveAction, Transaction
 
 from lesionary.errors import CommitConflictError
 from lesionary.lake import Lake, live_shards
-from lesionary.schema import TABLES, Table
+from lesionary.schema import RESULT_TABLES, SOURCE_TABLES, TABLES, Table
 from lesionary.shards import Shard, ShardWriter, make_durable
 
 # Shared by every commit, so that two commits prepared against one version can never both succeed.
@@ -57,8 +57,20 @@ def commit(lake: Lake, batch: Batch) -> None:
     Raises:
         CommitConflictError: other writers won every race for a table.
     """
-    for table in TABLES.values():
+    for table in SOURCE_TABLES.values():
         _commit_table(lake, table, batch)
+
+
+def commit_results(lake: Lake, batch: Batch, tables: Sequence[str]) -> None:
+    """Make results part of the lake, each unit replacing what the lake held of it; `tables` are those they may be in.
+
+    Raises:
+        CommitConflictError: other writers won every race for a table.
+    """
+    for name in RESULT_TABLES:
+        if name in tables:
+            lake.make_table(name)
+            _commit_table(lake, TABLES[name], batch)
 
 
 def _commit_table(lake: Lake, table: Table, batch: Batch) -> None:

@@ -24,11 +24,14 @@ from pyarrow import fs
 
 from lesionary.errors import LakeError, UsageError
 from lesionary.locations import Location, open_location
-from lesionary.schema import LAKE_FORMAT_VERSION, TABLES, Table
+from lesionary.schema import LAKE_FORMAT_VERSION, RESULT_TABLES, SOURCE_TABLES, TABLES, Table
 from lesionary.shards import Shard
 
 MARKER_FILE = "lake.json"
 _TABLES_FOLDER = "tables"
+
+# Version of a table that nothing was written to yet.
+NO_VERSION = -1
 
 # The log keeps every version until somebody vacuums: a model card may name a version years later.
 _LOG_RETENTION = "interval 36500 days"
@@ -104,7 +107,7 @@ class Lake:
         lake = cls(location)
         if lake._read_marker() is None:
             lake._refuse_foreign_folder()
-            for table in TABLES.values():
+            for table in SOURCE_TABLES.values():
                 lake._create_table(table)
             marker = {"format_version": LAKE_FORMAT_VERSION, "created": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
             with location.filesystem.open_output_stream(location.join(MARKER_FILE)) as sink:
@@ -131,10 +134,26 @@ class Lake:
                 f"{wanted} cannot be read", where=self.url, next_step="see `lesionary lake history`"
             ) from cause
 
+    def has_table(self, table: str) -> bool:
+        """Whether the table is there. Tables of the source are, in any lake; tables of results come with the first."""
+        return table not in RESULT_TABLES or DeltaTable.is_deltatable(self.table_folder(table).url)
+
+    def make_table(self, table: str) -> None:
+        """Make a table of results where the lake has none yet."""
+        if not self.has_table(table):
+            self._create_table(known_table(table))
+
     def shards(self, table: str, version: int | None = None) -> tuple[int, tuple[Shard, ...]]:
-        """A table's version and the shards that make it up."""
+        """A table's version and the shards that make it up; a table of results that is not there yet has none."""
+        if version is None and not self.has_table(table):
+            return NO_VERSION, ()
         delta = self.delta(table, version)
         return int(delta.version()), live_shards(delta, known_table(table))
+
+    def committed_at(self, table: str, version: int) -> datetime:
+        """When a version of a table was committed."""
+        (entry,) = self.delta(table, version).history(limit=1)
+        return datetime.fromtimestamp(int(entry["timestamp"]) / 1000, UTC)
 
     def snapshot(self) -> LakeSnapshot:
         """One consistent view of all tables: whatever `units` lists is complete in the others.
@@ -189,6 +208,7 @@ class Lake:
                 ingest_id=entry.get("lesionary_ingest_id"),
             )
             for name in TABLES
+            if self.has_table(name)
             for entry in self.delta(name).history()
         ]
         return sorted(records, key=lambda record: (record.timestamp, record.version), reverse=True)

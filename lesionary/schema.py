@@ -51,11 +51,8 @@ class Table:
     key: tuple[str, ...]
     """Columns that together name a row; no two live rows share them. Empty: rows need no name."""
     columns: tuple[Column, ...]
-
-    @property
-    def unit_column(self) -> str:
-        """The column that names the unit of work a row came from; replacing a unit replaces all its rows."""
-        return "unit_id" if "unit_id" in self.column_names else "series_id"
+    unit_column: str
+    """Names the unit of work a row came from; replacing a unit replaces all its rows."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -175,6 +172,7 @@ SERIES = Table(
         _text("fingerprint", "digest of the input the row was made from"),
         _INGEST_ID,
     ),
+    "series_id",
 )
 
 SLICES = Table(
@@ -214,6 +212,7 @@ SLICES = Table(
         _ROW_FLAGS,
         _INGEST_ID,
     ),
+    "series_id",
 )
 
 _AXIS_ENDS = (
@@ -296,6 +295,7 @@ LESIONS = Table(
         ),
         _INGEST_ID,
     ),
+    "series_id",
 )
 
 MARKS = Table(
@@ -332,6 +332,7 @@ MARKS = Table(
         _ROW_FLAGS,
         _INGEST_ID,
     ),
+    "unit_id",
 )
 
 QUARANTINE = Table(
@@ -350,6 +351,7 @@ QUARANTINE = Table(
         _text("detail", "expected and found, never text from the input"),
         _INGEST_ID,
     ),
+    "unit_id",
 )
 
 UNITS = Table(
@@ -374,9 +376,107 @@ UNITS = Table(
         _count("marks", "rows of the unit in table marks"),
         _INGEST_ID,
     ),
+    "unit_id",
+)
+
+_FEATURE_SET_ID = _text("feature_set_id", "the feature set, as name@version")
+_RUN = _text("run", "name of the run of `lesionary match`")
+_LESION_ID = _text("lesion_id", "the lesion")
+_CREATED_AT = Column("created_at", pa.timestamp("us", tz="UTC"), "when it was made")
+
+EMBEDDINGS = Table(
+    "embeddings",
+    1,
+    "one lesion's vector in one feature set",
+    ("feature_set_id", "lesion_id"),
+    (_FEATURE_SET_ID, _LESION_ID, Column("vector", pa.list_(pa.float32()), "as many numbers as the set's dimension")),
+    "feature_set_id",
+)
+
+FEATURE_SETS = Table(
+    "feature_sets",
+    1,
+    "one version of a feature set whose vectors were computed outside the store",
+    ("feature_set_id",),
+    (
+        _FEATURE_SET_ID,
+        _text("name", "what people call it"),
+        _count("version", "counts the sets of one name, from 1"),
+        _text("model_id", "the model, or other owner, that made the vectors"),
+        _count("dimension", "numbers in a vector"),
+        _text("metric", "distance between two vectors: euclidean"),
+        _count(
+            "lesions_version",
+            "version of the lake's table lesions it was computed from; null when unknown",
+            nullable=True,
+        ),
+        _CREATED_AT,
+    ),
+    "feature_set_id",
+)
+
+MATCH_EDGES = Table(
+    "match_edges",
+    1,
+    "two marks of one patient that a run of `lesionary match` tied together",
+    (),
+    (
+        _RUN,
+        _PATIENT_ID,
+        _text("kind", "same_study, same_lesion, merged or split"),
+        _text("from_lesion_id", "the earlier mark"),
+        _text("to_lesion_id", "the later mark"),
+        _real("distance", "", "between their vectors, in the feature set's own scale", nullable=False),
+        _real("confidence", "", "how close and how distinct the pair is, 0 to 1; null within a study"),
+    ),
+    "run",
+)
+
+MATCHES = Table(
+    "matches",
+    1,
+    "what a run of `lesionary match` says of one mark: which lesion it is a sighting of, and what became of that",
+    (),
+    (
+        _RUN,
+        _PATIENT_ID,
+        _STUDY_ID,
+        _text("lesion_id", "the mark; null in the row that says a lesion has vanished", nullable=True),
+        _text("group_id", "the lesion through all studies, unique in the run"),
+        _text("state", "baseline, new, persistent, vanished, merged or split"),
+        _real("confidence", "", "of the best edge that ties it to its group, 0 to 1; null without an edge"),
+    ),
+    "run",
+)
+
+MATCH_RUNS = Table(
+    "match_runs",
+    1,
+    "one run of `lesionary match`",
+    ("run",),
+    (
+        _RUN,
+        _FEATURE_SET_ID,
+        _real("t1", "", "marks of one study below this distance are one lesion", nullable=False),
+        _real("t2", "", "marks of two studies above this distance are two lesions", nullable=False),
+        _count("lesions_version", "version of the lake's table lesions that was matched"),
+        _count("patients", "patients matched"),
+        _count("lesions", "marks matched"),
+        _count("groups", "lesions found"),
+        _CREATED_AT,
+    ),
+    "run",
 )
 
 # In commit order: whoever sees a row of a later table finds its rows in the earlier ones.
-TABLES: Mapping[str, Table] = MappingProxyType(
+SOURCE_TABLES: Mapping[str, Table] = MappingProxyType(
     {table.name: table for table in (SLICES, SERIES, LESIONS, MARKS, QUARANTINE, UNITS)}
 )
+"""What an ingest writes."""
+
+RESULT_TABLES: Mapping[str, Table] = MappingProxyType(
+    {table.name: table for table in (EMBEDDINGS, FEATURE_SETS, MATCH_EDGES, MATCHES, MATCH_RUNS)}
+)
+"""What was computed from that; a lake that holds no result of a kind may lack its table."""
+
+TABLES: Mapping[str, Table] = MappingProxyType({**SOURCE_TABLES, **RESULT_TABLES})

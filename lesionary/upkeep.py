@@ -97,7 +97,7 @@ def vacuum(lake: Lake, *, dry_run: bool, older_than_hours: float = DEFAULT_VACUU
     for name in TABLES:
         folder = lake.table_folder(name)
         # Listed before the log is read: a shard committed in between is then in the log and stays.
-        infos = folder.filesystem.get_file_info(fs.FileSelector(folder.path, recursive=False))
+        infos = folder.filesystem.get_file_info(fs.FileSelector(folder.path, allow_not_found=True))
         live = {shard.path for shard in lake.shards(name)[1]}
         for info in infos:
             is_ours = info.type == fs.FileType.File and info.base_name.endswith((".parquet", ".part"))

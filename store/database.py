@@ -1,11 +1,10 @@
-"""Opening the store: many readers or one writer, and a clear sentence when it is neither.
+"""Opening the store: readers get its newest version, writers a draft of the next one (`store/versions.py`).
 
 Readers are locked down by the engine, not by reading their SQL: the file is open read-only, nothing outside it can be
 reached, no extension loads, and the configuration cannot be changed any more.
 """
 
 import contextlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +12,10 @@ import duckdb
 
 from lesionary.errors import StoreError, UsageError
 from store.migrations import MIGRATIONS, migrate
+from store.versions import Draft, Waiting, draft_version, hold_current, writing
 
 STORE_FILE = "features.duckdb"
 
-_LOCK_HOLDER = re.compile(r"PID (\d+)")
 _CLOSED_DOORS: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
@@ -47,43 +46,40 @@ def store_path(lake_url: str, store: str | None) -> Path:
 
 @contextlib.contextmanager
 def open_reader(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection that can only ask.
+    """A connection that can only ask the newest version; it keeps that version whatever is written meanwhile.
 
     Raises:
-        StoreError: the store is missing, being written, damaged, or of another release.
+        StoreError: the store is missing, damaged, or of another release.
     """
-    if not path.is_file():
-        raise StoreError("there is no store yet", where=path.name, next_step="run `lesionary sync`")
-    with contextlib.closing(_connect(path, read_only=True)) as connection:
+    with hold_current(path) as file, contextlib.closing(_connect(file, path, read_only=True)) as connection:
         _require_current_schema(connection, path)
         yield connection
 
 
 @contextlib.contextmanager
-def open_writer(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The single connection that may write, on a store of this release's schema; made where there is none.
+def open_writer(path: Path, on_wait: Waiting | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The single connection that may write: on a draft that becomes the newest version when the block ends well.
 
     Raises:
-        StoreError: the store is in use, damaged, or of a newer release.
+        StoreError: the store is damaged, of a newer release, or its folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(_connect(path, read_only=False)) as connection:
-        migrate(connection)
+    with writing(path, on_wait), open_draft(path) as (connection, _):
         yield connection
 
 
-def _connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+@contextlib.contextmanager
+def open_draft(path: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Draft]]:
+    """As `open_writer`, inside `store.versions.writing`, and with the draft itself."""
+    with draft_version(path) as draft, contextlib.closing(_connect(draft.file, path, read_only=False)) as connection:
+        migrate(connection)
+        yield connection, draft
+        # All of it into the one file that is published.
+        connection.execute("CHECKPOINT")
+
+
+def _connect(file: Path, path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     try:
-        return duckdb.connect(path, read_only=read_only, config=_CLOSED_DOORS)
-    except duckdb.IOException as cause:
-        if "lock" in str(cause):
-            holder = _LOCK_HOLDER.search(str(cause))
-            who = f"process {holder[1]}" if holder else "another process"
-            doing = "writing to it" if read_only else "using it"
-            raise StoreError(
-                f"the store is locked: {who} is {doing}", where=path.name, next_step="try again when it is done"
-            ) from None
-        raise _damaged(path) from cause
+        return duckdb.connect(file, read_only=read_only, config=_CLOSED_DOORS)
     except duckdb.Error as cause:
         raise _damaged(path) from cause
 

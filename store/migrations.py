@@ -145,6 +145,72 @@ _LESION_FEATURES_2 = _LESION_FEATURES.replace(
     "lesion.release_x,", "lesion.body_x, lesion.body_y, lesion.release_x,"
 ).replace("lesion.source_format,", "lesion.source_format, lesion.finding_site, lesion.finding,")
 
+_LESION_FEATURES_3 = _LESION_FEATURES_2.replace("VIEW lesion_features", "VIEW store.lesion_features_now").replace(
+    "lesion.ingest_id\n",
+    "lesion.ingest_id, coalesce(lesion.release_x, lesion.body_x) AS location_x,\n"
+    "    coalesce(lesion.release_y, lesion.body_y) AS location_y, lesion.release_z AS location_z\n",
+)
+
+# Rows of the wide view are kept: a condition on it must cost a scan, not two joins. `lesion_number` is how vectors
+# name lesions; it changes when a lesion's rows do.
+_KEPT_FEATURES = """
+DROP VIEW lesion_features;
+CREATE SEQUENCE store.lesion_numbers;
+CREATE TABLE lake_rows.lesion_features AS
+SELECT nextval('store.lesion_numbers') AS lesion_number, * FROM store.lesion_features_now ORDER BY lesion_id;
+CREATE VIEW lesion_features AS SELECT * EXCLUDE (lesion_number) FROM lake_rows.lesion_features;
+
+CREATE VIEW patients AS
+SELECT
+    patient_id, any_value(sex) AS sex, min(age_years) AS first_age_years, max(age_years) AS last_age_years,
+    count(DISTINCT study_id) AS studies, count(*) AS series, max(study_day) AS days,
+    coalesce(any_value(lesions), 0) AS lesions
+FROM lake_rows.series
+LEFT JOIN (SELECT patient_id, count(*) AS lesions FROM lake_rows.lesions GROUP BY ALL) USING (patient_id)
+GROUP BY patient_id;
+CREATE VIEW studies AS
+SELECT
+    patient_id, study_id, any_value(study_index) AS study_index, any_value(study_day) AS study_day,
+    any_value(age_years) AS age_years, count(*) AS series, coalesce(any_value(lesions), 0) AS lesions
+FROM lake_rows.series
+LEFT JOIN (SELECT study_id, count(*) AS lesions FROM lake_rows.lesions GROUP BY ALL) USING (study_id)
+GROUP BY patient_id, study_id;
+"""
+
+# Vectors are tables of schema `features`, made as feature sets come: their dimension is part of their type.
+_RESULTS = """
+CREATE SCHEMA features;
+CREATE TABLE lake_rows.feature_sets (
+    feature_set_id VARCHAR, name VARCHAR, version INTEGER, model_id VARCHAR, dimension INTEGER, metric VARCHAR,
+    lesions_version INTEGER, created_at TIMESTAMPTZ, shard INTEGER
+);
+CREATE TABLE lake_rows.match_edges (
+    run VARCHAR, patient_id VARCHAR, kind VARCHAR, from_lesion_id VARCHAR, to_lesion_id VARCHAR, distance DOUBLE,
+    confidence DOUBLE, shard INTEGER
+);
+CREATE TABLE lake_rows.matches (
+    run VARCHAR, patient_id VARCHAR, study_id VARCHAR, lesion_id VARCHAR, group_id VARCHAR, state VARCHAR,
+    confidence DOUBLE, shard INTEGER
+);
+CREATE TABLE lake_rows.match_runs (
+    run VARCHAR, feature_set_id VARCHAR, t1 DOUBLE, t2 DOUBLE, lesions_version INTEGER, patients INTEGER,
+    lesions INTEGER, groups INTEGER, created_at TIMESTAMPTZ, shard INTEGER
+);
+CREATE TABLE store.feature_sets (
+    feature_set_id VARCHAR PRIMARY KEY, name VARCHAR NOT NULL, version INTEGER NOT NULL, model_id VARCHAR NOT NULL,
+    built_in BOOLEAN NOT NULL, dimension INTEGER NOT NULL, metric VARCHAR NOT NULL, created_at TIMESTAMPTZ NOT NULL,
+    lesions_version BIGINT, lesions BIGINT NOT NULL, mean DOUBLE[], sd DOUBLE[], minimum DOUBLE[], maximum DOUBLE[],
+    index_kind VARCHAR NOT NULL, vector_folder VARCHAR NOT NULL, checksums MAP(VARCHAR, VARCHAR) NOT NULL,
+    signature VARCHAR NOT NULL
+);
+
+CREATE VIEW feature_sets AS
+SELECT * EXCLUDE (vector_folder, checksums, signature) FROM store.feature_sets;
+CREATE VIEW matches AS SELECT * EXCLUDE (shard) FROM lake_rows.matches;
+CREATE VIEW match_edges AS SELECT * EXCLUDE (shard) FROM lake_rows.match_edges;
+CREATE VIEW match_runs AS SELECT * EXCLUDE (shard) FROM lake_rows.match_runs;
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Migration:
@@ -160,6 +226,9 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(2, "wide view of lesions", _LESION_FEATURES),
     Migration(3, "columns and marks of PACS exports", _PACS),
     Migration(4, "wide view of lesions with places in the body", _LESION_FEATURES_2),
+    Migration(5, "wide view of lesions with one location", _LESION_FEATURES_3),
+    Migration(6, "kept rows of the wide view; patients and studies", _KEPT_FEATURES),
+    Migration(7, "feature sets and runs of match", _RESULTS),
 )
 
 

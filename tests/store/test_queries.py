@@ -13,6 +13,7 @@ def path(tmp_path):
     path = tmp_path / "features.duckdb"
     with open_writer(path) as connection:
         connection.execute("INSERT INTO lake_rows.lesions (lesion_id, long_mm, shard) VALUES ('dl-1', 12.5, 1)")
+        connection.execute("INSERT INTO lake_rows.lesion_features SELECT 1, * FROM store.lesion_features_now")
     return path
 
 

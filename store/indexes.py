@@ -1,0 +1,102 @@
+"""Approximate indexes for sets too large to be scanned for every question: how they are built, how asked.
+
+Inverted lists stay on disk and are mapped; how many lists a query visits is measured when the index is built: the
+fewest that find `WANTED_RECALL` of the true neighbours of sampled vectors. `hnsw` answers faster still and takes
+minutes to build.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from store.nearest import nearest, squared_lengths
+from store.vectors import IndexKind
+
+WANTED_RECALL = 0.995
+_RECALL_AT = 10
+_SAMPLED_QUERIES = 200
+_TRAINING_ROWS_PER_LIST = 48
+_HNSW_LINKS, _HNSW_BUILD_EFFORT = 32, 80
+_ADD_ROWS = 65_536
+_SEED = 20180
+
+
+def write_index(kind: IndexKind, matrix: NDArray[np.float32], file: Path) -> None:
+    """Build an index over the rows of a matrix and write it to a file."""
+    index = _build_ivf(matrix) if kind is IndexKind.IVF else _build_hnsw(matrix)
+    _set_effort(index, _measured_effort(index, matrix))
+    faiss.write_index(index, str(file))
+
+
+class ApproximateIndex:
+    """An index file, mapped into memory."""
+
+    def __init__(self, file: Path) -> None:
+        self._index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+
+    def candidates(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        """(m, k) rows near each query, -1 where fewer were found; their order is the index's."""
+        found: NDArray[np.int64] = self._index.search(np.ascontiguousarray(queries, np.float32), k)[1]
+        return found
+
+    def settings(self) -> Mapping[str, int]:
+        """What the index was built with, for people."""
+        index = faiss.downcast_index(self._index)
+        if hasattr(index, "nlist"):
+            return {"lists": int(index.nlist), "lists_visited": int(index.nprobe)}
+        return {"links": _HNSW_LINKS, "search_effort": int(index.hnsw.efSearch)}
+
+
+def _build_ivf(matrix: NDArray[np.float32]) -> Any:  # noqa: ANN401 (FAISS has no types)
+    rows, dimension = matrix.shape
+    lists = int(min(4 * np.sqrt(rows), rows / _TRAINING_ROWS_PER_LIST))
+    lists = max(1, 1 << (lists.bit_length() - 1))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dimension), dimension, lists)
+    index.cp.seed, index.cp.niter = _SEED, 10
+    generator = np.random.default_rng(_SEED)
+    sample = np.sort(generator.choice(rows, min(rows, lists * _TRAINING_ROWS_PER_LIST), replace=False))
+    index.train(np.ascontiguousarray(matrix[sample]))
+    _add(index, matrix)
+    return index
+
+
+def _build_hnsw(matrix: NDArray[np.float32]) -> Any:  # noqa: ANN401
+    index = faiss.IndexHNSWFlat(matrix.shape[1], _HNSW_LINKS)
+    index.hnsw.efConstruction = _HNSW_BUILD_EFFORT
+    _add(index, matrix)
+    return index
+
+
+def _add(index: Any, matrix: NDArray[np.float32]) -> None:  # noqa: ANN401
+    for start in range(0, len(matrix), _ADD_ROWS):
+        index.add(np.ascontiguousarray(matrix[start : start + _ADD_ROWS]))
+
+
+def _set_effort(index: Any, effort: int) -> None:  # noqa: ANN401
+    if hasattr(index, "nprobe"):
+        index.nprobe = effort
+    else:
+        index.hnsw.efSearch = effort
+
+
+def _measured_effort(index: Any, matrix: NDArray[np.float32]) -> int:  # noqa: ANN401
+    """The least effort that finds the wanted share of true neighbours; a little aside of rows, as questions are."""
+    generator = np.random.default_rng(_SEED)
+    rows = generator.choice(len(matrix), min(len(matrix), _SAMPLED_QUERIES), replace=False)
+    others = generator.choice(len(matrix), len(rows))
+    queries = np.ascontiguousarray(0.9 * matrix[rows] + 0.1 * matrix[others], np.float32)
+    truth = nearest(matrix, squared_lengths(matrix), queries, _RECALL_AT)
+    most = int(getattr(index, "nlist", 1024))
+    effort = 1
+    while effort < most:
+        _set_effort(index, effort)
+        found = index.search(queries, _RECALL_AT)[1]
+        hits = [len(np.intersect1d(one.rows[:_RECALL_AT], row)) for one, row in zip(truth, found, strict=True)]
+        if sum(hits) >= WANTED_RECALL * sum(min(_RECALL_AT, len(one.rows)) for one in truth):
+            break
+        effort *= 2
+    return min(effort, most)

@@ -1,0 +1,247 @@
+"""The store's versions on disk: every sync makes a new file and swaps a link, so no reader is ever in its way.
+
+    features.duckdb                                 link to the newest version; what people open
+    features.duckdb.files/v00000012.duckdb          a version; never written again once the link has pointed at it
+    features.duckdb.files/v00000012.json            the folders of vectors that belong to it
+    features.duckdb.files/<set>-<digest>/           vectors of one feature set, named by content, shared by versions
+    features.duckdb.files/lock                      held by the one process that makes a new version
+
+A reader holds a shared lock on its version; versions that nobody holds and the link does not name are removed by the
+next writer. A killed writer leaves a draft that the next one removes: the link still names the old version.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lesionary.artifacts import atomic_write_bytes
+from lesionary.errors import InternalError, StoreError
+
+_VERSION = re.compile(r"v(\d{8})\.duckdb")
+DRAFT_SUFFIX = ".part"
+_ABANDONED_S = 3600.0
+_LOOK_AGAIN = 20
+_WAIT_S = 0.05
+# linux/fs.h: share the blocks of another file until one of the two changes; copies of any size in no time.
+_FICLONE = 0x40049409
+
+Waiting = Callable[[], None]
+"""Called once when another process is writing and we wait for it."""
+
+
+def files_folder(path: Path) -> Path:
+    """Where the versions and vector files of the store at `path` lie."""
+    return path.with_name(f"{path.name}.files")
+
+
+@contextlib.contextmanager
+def hold_current(path: Path) -> Iterator[Path]:
+    """The newest version's file, kept from being removed as long as it is held.
+
+    Raises:
+        StoreError: there is no store.
+    """
+    for _ in range(_LOOK_AGAIN):
+        handle = _open_current(path)
+        if handle is None:
+            continue
+        descriptor, file = handle
+        try:
+            yield file
+        finally:
+            os.close(descriptor)
+        return
+    raise StoreError("the store is replaced faster than it can be opened", where=path.name, next_step="try again")
+
+
+def _open_current(path: Path) -> tuple[int, Path] | None:
+    """The newest version under a shared lock; None when it was removed on the way to it."""
+    file = path.resolve()
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+    except FileNotFoundError:
+        if path.is_symlink() and path.resolve() != file:
+            return None
+        damaged = path.is_symlink()
+        sentence = "the store's newest version is gone" if damaged else "there is no store yet"
+        raise StoreError(sentence, where=path.name, next_step="run `lesionary sync`") from None
+    except OSError as cause:
+        raise StoreError(
+            f"the store cannot be opened ({type(cause).__name__})", where=path.name, next_step="check your rights to it"
+        ) from cause
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    if os.fstat(descriptor).st_nlink == 0:
+        os.close(descriptor)
+        return None
+    return descriptor, file
+
+
+@dataclass(slots=True)
+class Draft:
+    """A version in the making: a copy of the newest one, seen by nobody."""
+
+    file: Path
+    folder: Path
+    vector_folders: list[str] = field(default_factory=list)
+    """Names in `folder` that belong to the version; to be set before it is published."""
+
+
+@contextlib.contextmanager
+def writing(path: Path, on_wait: Waiting | None = None) -> Iterator[None]:
+    """Be the one process that may make a new version; waits for another one to finish.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    folder = files_folder(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as cause:
+        raise StoreError(
+            f"the store cannot be written ({type(cause).__name__})", where=path.name,
+            next_step="check your rights to its folder, or name another file with --store",
+        ) from cause  # fmt: skip
+    try:
+        _lock(descriptor, on_wait)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def draft_version(path: Path) -> Iterator[Draft]:
+    """A copy of the newest version to be changed; published when the block ends, discarded when it raises.
+
+    Only inside `writing`. The file must hold everything when the block ends: no connection, no write-ahead log.
+    """
+    folder = files_folder(path)
+    _sweep_drafts(folder)
+    number = 1 + max((number for number, _ in _versions(folder)), default=0)
+    draft = Draft(folder / f"v{number:08d}.duckdb{DRAFT_SUFFIX}", folder)
+    try:
+        if path.exists():
+            _copy(path.resolve(), draft.file)
+        yield draft
+        if draft.file.with_name(f"{draft.file.name}.wal").exists():
+            raise InternalError("a new version of the store is not whole: it has a write-ahead log")
+        _publish(path, draft, number)
+    finally:
+        _sweep_drafts(folder)
+    remove_unused(path)
+
+
+def remove_unused(path: Path) -> None:
+    """Remove versions that the link does not name and no reader holds, and vectors that none of the rest needs."""
+    folder, current = files_folder(path), path.resolve()
+    needed: set[str] = set()
+    for number, file in _versions(folder):
+        if file.resolve() != current and _remove_unheld(file):
+            _manifest(folder, number).unlink(missing_ok=True)
+        else:
+            needed.update(_listed(_manifest(folder, number)))
+    for entry in folder.iterdir():
+        if entry.is_dir() and entry.name not in needed and not _is_in_the_making(entry):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _is_in_the_making(entry: Path) -> bool:
+    """Whether a reader may be at work on it: readers make vectors again that were damaged, under no lock."""
+    try:
+        return entry.name.endswith(DRAFT_SUFFIX) and time.time() - entry.stat().st_mtime < _ABANDONED_S
+    except FileNotFoundError:
+        return False
+
+
+def _versions(folder: Path) -> list[tuple[int, Path]]:
+    named = ((_VERSION.fullmatch(file.name), file) for file in folder.iterdir())
+    return sorted((int(name[1]), file) for name, file in named if name)
+
+
+def _manifest(folder: Path, number: int) -> Path:
+    return folder / f"v{number:08d}.json"
+
+
+def _listed(manifest: Path) -> Sequence[str]:
+    try:
+        listed = json.loads(manifest.read_bytes())
+    except (OSError, ValueError):
+        return ()
+    return [str(name) for name in listed] if isinstance(listed, list) else ()
+
+
+def _remove_unheld(file: Path) -> bool:
+    """Remove a version unless a reader holds it; whether it is gone."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.unlink(missing_ok=True)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _lock(descriptor: int, on_wait: Waiting | None) -> None:
+    told = False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if on_wait and not told:
+                on_wait()
+            told = True
+            time.sleep(_WAIT_S)
+        else:
+            return
+
+
+def _sweep_drafts(folder: Path) -> None:
+    for file in folder.glob(f"v*{DRAFT_SUFFIX}*"):
+        file.unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Share the source's blocks where the file system can, else copy them."""
+    with source.open("rb") as reading, target.open("wb") as copying:
+        try:
+            fcntl.ioctl(copying.fileno(), _FICLONE, reading.fileno())
+        except OSError as error:
+            if error.errno not in {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS}:
+                raise
+            shutil.copyfileobj(reading, copying, 16 << 20)
+
+
+def _publish(path: Path, draft: Draft, number: int) -> None:
+    """Everything durable first, then the link: whoever follows it finds a whole version."""
+    final = draft.folder / f"v{number:08d}.duckdb"
+    atomic_write_bytes(_manifest(draft.folder, number), json.dumps(sorted(draft.vector_folders)).encode())
+    make_durable(draft.file)
+    draft.file.rename(final)
+    make_durable(draft.folder)
+    link = draft.folder / f"link{DRAFT_SUFFIX}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path(draft.folder.name, final.name))
+    link.rename(path)
+    make_durable(path.parent)
+
+
+def make_durable(place: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on disk."""
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
