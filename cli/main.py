@@ -12,7 +12,21 @@ from typing import Annotated
 
 import typer
 
-from cli import console, doctor, export, ingest, phantom, reidentify, show, sql, sync
+from cli import (
+    console,
+    doctor,
+    export,
+    features,
+    ingest,
+    match,
+    patients,
+    phantom,
+    reidentify,
+    show,
+    similar,
+    sql,
+    sync,
+)
 from cli import lake as lake_commands
 from lesionary import __version__
 from lesionary.errors import LesionaryError
@@ -57,10 +71,14 @@ app.command("ingest")(ingest.ingest)
 app.command("sync")(sync.sync)
 app.command("sql")(sql.sql)
 app.command("show")(show.show)
+app.command("similar")(similar.similar)
+app.command("match")(match.match)
 app.command("reidentify")(reidentify.reidentify)
 app.command("doctor")(doctor.doctor)
 app.add_typer(lake_commands.app, name="lake")
 app.add_typer(export.app, name="export")
+app.add_typer(features.app, name="features")
+app.add_typer(patients.app, name="patients")
 app.add_typer(phantom.app, name="phantom")
 
 

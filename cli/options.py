@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from lesionary.errors import UsageError
+
 DEFAULT_LAKE = "lake"
 
 LakeOption = Annotated[
@@ -28,6 +30,32 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite a file tha
 PictureOption = Annotated[
     Path | None, typer.Option("--picture", metavar="FILE.png", help="Also write a picture to this file.")
 ]
+WhereOption = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="SQL",
+        help="Only lesions for which this condition over lesion_features holds, such as \"lesion_type = 'liver'\".",
+    ),
+]
+FeatureSetOption = Annotated[
+    str,
+    typer.Option(
+        "--feature-set",
+        envvar="LESIONARY_FEATURE_SET",
+        metavar="NAME",
+        help="A feature set, or name@version; `lesionary features list` has them.",
+    ),
+]
+AsOfOption = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        metavar="DAY",
+        help="Only what was known by this day of each patient's course, or by a study: study:N.",
+    ),
+]
+CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
 
 
 class Format(StrEnum):
@@ -36,3 +64,14 @@ class Format(StrEnum):
     TABLE = "table"
     JSON = "json"
     CSV = "csv"
+
+
+def chosen_format(*, as_json: bool, as_csv: bool) -> Format:
+    """The form that the flags ask for.
+
+    Raises:
+        UsageError: they ask for two.
+    """
+    if as_json and as_csv:
+        raise UsageError("an answer has one form", where="--json, --csv", next_step="choose one")
+    return Format.JSON if as_json else Format.CSV if as_csv else Format.TABLE

@@ -137,8 +137,8 @@ def pair_distances(vectors: NDArray[np.float64], one: Indices, other: Indices) -
 
 def components(count: int, one: Indices, other: Indices) -> Indices:
     """(count,) the connected component of each thing, numbered in the order of their first members."""
-    from scipy.sparse import coo_array  # noqa: PLC0415 (slow to import)
-    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
     if one.size == 0:
         return np.arange(count)

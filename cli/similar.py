@@ -1,0 +1,155 @@
+"""`lesionary similar`: lesions that are near others in a feature set."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.console import note
+from cli.options import (
+    DEFAULT_LAKE,
+    CsvOption,
+    FeatureSetOption,
+    JsonOption,
+    LakeOption,
+    PictureOption,
+    StoreOption,
+    WhereOption,
+    chosen_format,
+)
+from cli.render import write_rows
+from lesionary.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    from store.similar import Hit, Query, Searcher
+
+_COLUMNS = ("query", "rank", "distance", "lesion_id", "patient_id", "study_id", "lesion_type", "long_mm", "short_mm")
+# Answers are found, named and printed some queries at a time: thousands of them need no more memory than these.
+_QUERIES_AT_ONCE = 512
+_MOST_DRAWN = 10
+_MOST_DRAWN_HITS = 20
+
+
+def similar(
+    lesions: Annotated[list[str] | None, typer.Argument(metavar="[LESION]…", help="Names such as dl-4711.")] = None,
+    vector: Annotated[
+        str | None,
+        typer.Option("--vector", metavar="X,Y,…", help="Look up this vector of the feature set instead of a lesion."),
+    ] = None,
+    listed: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FILE", help="Look up every lesion named in this file, one a line; - = stdin."),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many similar lesions for each.")] = 10,
+    where: WhereOption = None,
+    any_patient: Annotated[
+        bool,
+        typer.Option("--any-patient/--other-patients", help="Whether lesions of the same patient count as well."),
+    ] = False,
+    feature_set: FeatureSetOption = "location+size",
+    picture: PictureOption = None,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+    lake: LakeOption = DEFAULT_LAKE,
+    store: StoreOption = None,
+) -> None:
+    """Find similar lesions, nearest first, by Euclidean distance in a feature set.
+
+    For example: lesionary similar dl-4711 -k 5 --where "lesion_type = 'liver' AND age_years < 50"
+    """
+    from store.database import open_reader, store_path
+    from store.similar import Searcher
+
+    form = chosen_format(as_json=as_json, as_csv=as_csv)
+    if bool(lesions) + (vector is not None) + (listed is not None) != 1:
+        raise UsageError("name lesions, or give --vector, or --from", next_step="see `lesionary similar --help`")
+    path = store_path(lake, store)
+    with open_reader(path) as connection:
+        searcher = Searcher(connection, path, feature_set)
+        queries = _queries(searcher, lesions or [], vector, listed)
+        allowed = None if where is None else searcher.allowed_rows(where)
+
+        def answers(part: "Sequence[Query]") -> "list[tuple[Query, list[Hit]]]":
+            found = searcher.search(part, k, allowed=allowed, same_patient=any_patient)
+            return list(zip(part, searcher.hits(found, k), strict=True))
+
+        if picture is None:
+            parts = (queries[at : at + _QUERIES_AT_ONCE] for at in range(0, len(queries), _QUERIES_AT_ONCE))
+            write_rows(_COLUMNS, _rows(pair for part in parts for pair in answers(part)), form)
+            return
+        _refuse_too_many(len(queries), k)
+        drawn = answers(queries)
+        write_rows(_COLUMNS, _rows(iter(drawn)), form)
+        from cli.figures.gallery import write_retrieval
+
+        write_retrieval(lake, connection, drawn, picture, searcher.feature_set.feature_set_id)
+        note(f"picture: {picture}")
+
+
+def _queries(searcher: "Searcher", lesions: Sequence[str], vector: str | None, listed: str | None) -> "list[Query]":
+    from store.similar import complain_of
+
+    if vector is not None:
+        return [searcher.query_for_vector(_numbers(vector))]
+    if listed is None:
+        queries, unknown, without = searcher.queries_for(lesions)
+        complain_of(unknown, without, searcher.feature_set)
+        return queries
+    names = _names(listed)
+    queries, unknown, without = searcher.queries_for(names)
+    if unknown or without:
+        note(
+            f"{len(names)} lesions = {len(queries)} looked up + {len(unknown)} not in the store + "
+            f"{len(without)} without a vector in {searcher.feature_set.feature_set_id}"
+        )
+    if not queries:
+        raise StoreError(
+            f"none of the {len(names)} lesions can be looked up",
+            where="--from",
+            next_step="check the names and the set",
+        )
+    return queries
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            "a vector is numbers separated by commas", where="--vector", next_step="for example 0.4,0.5,0.6"
+        ) from None
+
+
+def _names(source: str) -> list[str]:
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as cause:
+        raise UsageError(
+            f"the list cannot be read ({type(cause).__name__})",
+            where="--from",
+            next_step="give a text file, one name a line",
+        ) from cause
+    names = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    if not names:
+        raise UsageError("the list names no lesion", where="--from", next_step="give one name a line")
+    return names
+
+
+def _refuse_too_many(queries: int, k: int) -> None:
+    if queries > _MOST_DRAWN or k > _MOST_DRAWN_HITS:
+        raise UsageError(
+            f"a picture holds {_MOST_DRAWN} lesions with {_MOST_DRAWN_HITS} hits each, asked for {queries} with {k}",
+            where="--picture",
+            next_step="name fewer, or lower -k",
+        )
+
+
+def _rows(answers: "Iterator[tuple[Query, list[Hit]]]") -> Iterator[tuple[object, ...]]:
+    for query, hits in answers:
+        for hit in hits:
+            yield (
+                query.lesion_id or "vector", hit.rank, hit.distance, hit.lesion_id, hit.patient_id, hit.study_id,
+                hit.lesion_type, hit.long_mm, hit.short_mm,
+            )  # fmt: skip

@@ -1,0 +1,63 @@
+"""Which lesions a question is about: a condition of the person's, and what was known by a day."""
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesionary.errors import StoreError, UsageError
+from store.conditions import checked_condition
+
+if TYPE_CHECKING:
+    import duckdb
+
+_AS_OF = re.compile(r"(study:)?(\d{1,6})")
+
+
+def as_of_condition(text: str) -> str:
+    """The condition for what was known by a day of each patient's course (`120`), or by a study of it (`study:3`).
+
+    Lesions of studies whose day, or order, nobody knows were not known by any day.
+
+    Raises:
+        UsageError: the text is neither.
+    """
+    found = _AS_OF.fullmatch(text.strip())
+    if not found:
+        raise UsageError(
+            "a day since the patient's first study is needed, or study:N",
+            where="--as-of",
+            next_step="for example --as-of 120, or --as-of study:2",
+        )
+    return f"{'study_index' if found[1] else 'study_day'} <= {int(found[2])}"
+
+
+def lesions_where(
+    connection: "duckdb.DuckDBPyConnection", where: str | None, as_of: str | None = None
+) -> NDArray[np.int64]:
+    """Numbers of the lesions that are meant, ascending; all of them without a condition.
+
+    Args:
+        connection: on the store.
+        where: a SQL condition over `lesion_features`, from a person.
+        as_of: as `as_of_condition` takes it.
+
+    Raises:
+        StoreError: the condition is none, or no lesion is left.
+        UsageError: the day is none.
+    """
+    conditions = [f"({checked_condition(connection, where)}\n)"] if where is not None else []
+    conditions += [as_of_condition(as_of)] if as_of is not None else []
+    rows = connection.execute(
+        "SELECT lesion_number FROM lake_rows.lesion_features AS lesion_features "  # noqa: S608 (checked above)
+        f"WHERE {' AND '.join(conditions) or 'true'}"
+    ).fetchnumpy()
+    numbers: NDArray[np.int64] = np.sort(np.asarray(rows["lesion_number"], np.int64))
+    if not len(numbers):
+        asked = " and ".join(name for name, given in (("--where", where), ("--as-of", as_of)) if given is not None)
+        raise StoreError(
+            "no lesion is left" if asked else "the store holds no lesion", where=asked,
+            next_step="widen the condition" if asked else "run `lesionary ingest` and `lesionary sync`",
+        )  # fmt: skip
+    return numbers
