@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from store.match_pairs import Distances, Indices, Nearest, Timeline, components, pair_distances
+from store.match_pairs import Distances, Indices, Timeline, components, nearest_in_runs, pair_distances, ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +16,10 @@ class Merged:
     """(rows,) number of the row's node."""
     timeline: Timeline
     """Of the nodes."""
-    vectors: NDArray[np.float64]
-    """(nodes, d) mean of the members."""
     firsts: Indices
     """(nodes,) position of the first member."""
+    vectors: NDArray[np.float64]
+    """(rows, d) at the position of a node's first member the mean of all members."""
     one: Indices
     """(pairs,) first position of each pair of rows that were merged directly."""
     other: Indices
@@ -28,40 +28,94 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class NodePairs:
-    """Every two nodes of one patient in two studies."""
+    """Nodes of one patient in two studies that lie within t2 of each other, sorted by `earlier`, then by `later`."""
 
     earlier: Indices
     """(pairs,) the node in the earlier study."""
     later: Indices
     """(pairs,) the node in the later study."""
     distances: Distances
-    nearest_later: Nearest
-    """Of each earlier node the nearest in each later study."""
-    nearest_earlier: Nearest
-    """Of each later node the nearest in each earlier study."""
+    later_is_nearest: NDArray[np.bool_]
+    """Whether nothing in the later study is nearer to the earlier node."""
+    earlier_is_nearest: NDArray[np.bool_]
+    """Whether nothing in the earlier study is nearer to the later node."""
 
 
-def merge(rows: Timeline, vectors: NDArray[np.float32], t1: float) -> Merged:
-    """One node for what is connected by distances below `t1` within a study."""
-    values = vectors.astype(np.float64)
+@dataclass(frozen=True, slots=True)
+class AllDistances:
+    """Between every two nodes of one patient in two studies, within t2 or not."""
+
+    nodes: Timeline
+    distances: Distances
+    """Sorted by the earlier node, then by the later."""
+    shifts: Indices
+    """(nodes,) added to a later node's number: the place of its distance to the node."""
+
+    def best_others(self, earlier: Indices, later: Indices) -> Distances:
+        """The smallest distance from either end of these pairs to any other node in the other end's study.
+
+        Infinite where there is no other.
+        """
+        starts, slots = self.nodes.slot_starts, self.nodes.slots
+        best = np.full(earlier.size, np.inf)
+        for end, other_end in ((earlier, later), (later, earlier)):
+            # An end whose other end is alone in its study has no rival there.
+            some = np.flatnonzero(np.diff(starts)[slots[other_end]] > 1)
+            if some.size == 0:
+                continue
+            fixed, own = end[some], other_end[some]
+            begins, counts = starts[slots[own]], np.diff(starts)[slots[own]]
+            fixed, rivals = ranges(fixed, begins, begins + counts)
+            places = self.shifts[fixed] + rivals if end is earlier else self.shifts[rivals] + fixed
+            opens = np.cumsum(counts) - counts
+            found = self.distances[places]
+            found[opens + own - begins] = np.inf
+            best[some] = np.minimum(best[some], np.minimum.reduceat(found, opens))
+        return best
+
+
+def merge(rows: Timeline, vectors: NDArray[np.float64], t1: float) -> Merged:
+    """One node for what is connected by distances below `t1` within a study. Means are written into `vectors`."""
     one, other = rows.pairs_within_studies()
-    distances = pair_distances(values, one, other)
+    distances = pair_distances(vectors, one, other)
     near = np.flatnonzero(distances < t1)
     one, other, distances = one[near], other[near], distances[near]
-    nodes = components(rows.slots.size, one, other)
-    members = np.argsort(nodes, kind="stable")
-    starts = np.flatnonzero(np.diff(nodes[members], prepend=-1))
-    firsts = members[starts]
-    if near.size:
-        values = np.add.reduceat(values[members], starts, axis=0)
-        values /= np.diff(starts, append=members.size)[:, None]
-    return Merged(nodes, Timeline.of(rows.slots[firsts], rows.slot_patients), values, firsts, one, other, distances)
+    nodes, firsts = components(rows.slots.size, one, other)
+    _take_means(vectors, nodes, firsts)
+    return Merged(nodes, Timeline.of(rows.slots[firsts], rows.slot_patients), firsts, vectors, one, other, distances)
 
 
-def node_pairs(nodes: Timeline, vectors: NDArray[np.float64]) -> NodePairs:
-    """Distances between all nodes of a patient that lie in different studies, and who is nearest to whom."""
-    earlier, later = nodes.pairs_across_studies()
-    distances = pair_distances(vectors, earlier, later)
-    nearest_later = Nearest.of(earlier, nodes.slots[later], distances)
-    nearest_earlier = Nearest.of(later, nodes.slots[earlier], distances, nodes.by_later())
-    return NodePairs(earlier, later, distances, nearest_later, nearest_earlier)
+def _take_means(vectors: NDArray[np.float64], nodes: Indices, firsts: Indices) -> None:
+    """Write each node's mean over its first member; most nodes have one member and cost nothing."""
+    further = np.flatnonzero(firsts[nodes] != np.arange(nodes.size))
+    further = further[np.argsort(nodes[further], kind="stable")]
+    owners = nodes[further]
+    opens = np.flatnonzero(np.diff(owners, prepend=-1))
+    sizes = np.diff(opens, append=owners.size)
+    places = np.arange(owners.size) - np.repeat(opens, sizes)
+    # The second members of all nodes, then the third, …: no node twice in one addition.
+    for place in range(int(sizes.max(initial=0))):
+        now = further[places == place]
+        vectors[firsts[nodes[now]]] += vectors[now]
+    vectors[firsts[owners[opens]]] /= sizes[:, None] + 1
+
+
+def node_distances(merged: Merged, t2: float) -> tuple[AllDistances, NodePairs]:
+    """Distances between all nodes of a patient that lie in different studies, and the pairs within t2."""
+    nodes = merged.timeline
+    starts, ends = nodes.later_positions()
+    earlier, later = ranges(np.arange(nodes.slots.size), starts, ends)
+    distances = pair_distances(merged.vectors, merged.firsts[earlier], merged.firsts[later])
+    near = np.flatnonzero(distances <= t2)
+    pairs = _near_pairs(nodes.slots, earlier[near], later[near], distances[near])
+    counts = ends - starts
+    return AllDistances(nodes, distances, np.cumsum(counts) - counts - starts), pairs
+
+
+def _near_pairs(slots: Indices, earlier: Indices, later: Indices, distances: Distances) -> NodePairs:
+    # Whoever is nearest and within t2 is nearest among those within t2.
+    later_is_nearest = nearest_in_runs(earlier, slots[later], distances)
+    order = np.argsort(later, kind="stable")
+    earlier_is_nearest = np.empty_like(later_is_nearest)
+    earlier_is_nearest[order] = nearest_in_runs(later[order], slots[earlier[order]], distances[order])
+    return NodePairs(earlier, later, distances, later_is_nearest, earlier_is_nearest)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from store.match_nodes import NodePairs
-from store.match_pairs import Indices, Nearest, Timeline
+from store.match_pairs import Indices, Timeline
 
 
 class State(IntEnum):
@@ -42,15 +42,15 @@ class Fates:
     """The first study of the patient after each of them."""
 
 
-def fates(nodes: Timeline, groups: Indices, pairs: NodePairs, t2: float) -> Fates:
+def fates(nodes: Timeline, groups: Indices, pairs: NodePairs) -> Fates:
     """States of nodes and ends of groups, once the groups are known."""
     count = int(groups.max()) + 1 if groups.size else 0
     first_slots = np.full(count, nodes.slot_patients.size)
     last_slots = np.full(count, -1)
     np.minimum.at(first_slots, groups, nodes.slots)
     np.maximum.at(last_slots, groups, nodes.slots)
-    merged = _merged(nodes, groups, pairs, t2, first_slots, last_slots)
-    split = _split(nodes, groups, pairs, t2, first_slots, last_slots)
+    merged = _merged(nodes, groups, pairs, first_slots, last_slots)
+    split = _split(nodes, groups, pairs, first_slots, last_slots)
 
     seen_before = first_slots[groups] < nodes.slots
     in_first_study = nodes.slots == nodes.patient_slots[nodes.slot_patients[nodes.slots]]
@@ -71,31 +71,27 @@ def _in_last_study(nodes: Timeline, slots: Indices) -> NDArray[np.bool_]:
     return last
 
 
-def _merged(
-    nodes: Timeline, groups: Indices, pairs: NodePairs, t2: float, first_slots: Indices, last_slots: Indices
-) -> Indices:
+def _merged(nodes: Timeline, groups: Indices, pairs: NodePairs, first_slots: Indices, last_slots: Indices) -> Indices:
     """Pairs of a group's last node and its nearest in the next study, when that one's group was there already."""
-    candidates = _close_neighbours(nodes, pairs, pairs.nearest_later, t2)
+    candidates = _in_neighbouring_studies(nodes, pairs, pairs.later_is_nearest)
     ending, taking = pairs.earlier[candidates], pairs.later[candidates]
     ends = last_slots[groups[ending]] == nodes.slots[ending]
     was_there = first_slots[groups[taking]] <= nodes.slots[ending]
-    return np.sort(candidates[ends & was_there & (groups[ending] != groups[taking])])
+    found: Indices = candidates[ends & was_there & (groups[ending] != groups[taking])]
+    return found
 
 
-def _split(
-    nodes: Timeline, groups: Indices, pairs: NodePairs, t2: float, first_slots: Indices, last_slots: Indices
-) -> Indices:
+def _split(nodes: Timeline, groups: Indices, pairs: NodePairs, first_slots: Indices, last_slots: Indices) -> Indices:
     """Pairs of a group's first node and its nearest in the study before, when that one's group goes on."""
-    candidates = _close_neighbours(nodes, pairs, pairs.nearest_earlier, t2)
+    candidates = _in_neighbouring_studies(nodes, pairs, pairs.earlier_is_nearest)
     giving, starting = pairs.earlier[candidates], pairs.later[candidates]
     starts = first_slots[groups[starting]] == nodes.slots[starting]
     goes_on = last_slots[groups[giving]] >= nodes.slots[starting]
-    return np.sort(candidates[starts & goes_on & (groups[giving] != groups[starting])])
+    found: Indices = candidates[starts & goes_on & (groups[giving] != groups[starting])]
+    return found
 
 
-def _close_neighbours(nodes: Timeline, pairs: NodePairs, nearest: Nearest, t2: float) -> Indices:
-    """The nearest pairs between studies that follow each other, within t2."""
-    found = nearest.pairs
-    follow = nodes.slots[pairs.earlier[found]] + 1 == nodes.slots[pairs.later[found]]
-    close: Indices = found[follow & (pairs.distances[found] <= t2)]
-    return close
+def _in_neighbouring_studies(nodes: Timeline, pairs: NodePairs, nearest: NDArray[np.bool_]) -> Indices:
+    found = np.flatnonzero(nearest)
+    follow: Indices = found[nodes.slots[pairs.earlier[found]] + 1 == nodes.slots[pairs.later[found]]]
+    return follow

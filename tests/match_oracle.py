@@ -109,9 +109,9 @@ class Patient:
         rivals = [self.distance[one][node] for node in self.in_study[self.time[other]] if node != other]
         rivals += [self.distance[other][node] for node in self.in_study[self.time[one]] if node != one]
         if not rivals:
-            return closeness
+            return math.sqrt(closeness)
         second = min(rivals)
-        return closeness * (second / (apart + second) if apart + second > 0 else 0.5)
+        return math.sqrt(closeness * (second / (apart + second) if apart + second > 0 else 0.5))
 
     def plain_state(self, node):
         if self.time[node] == 0:

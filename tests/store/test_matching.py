@@ -168,7 +168,7 @@ def test_series_of_one_study_are_one_lesion_and_its_mean_is_what_matches():
     assert found.node.tolist() == [0, 0, 0, 1]
     assert found.group.tolist() == [0, 0, 0, 0]
     assert states(found) == ["baseline"] * 3 + ["persistent"]
-    assert edges(found)[0, 3, "same_lesion"] == pytest.approx((1.8, 1 - 1.8 / 3.8))
+    assert edges(found)[0, 3, "same_lesion"] == pytest.approx((1.8, math.sqrt(1 - 1.8 / 3.8)))
 
 
 def test_a_distance_of_exactly_t1_does_not_merge_and_one_of_exactly_t2_links():
@@ -197,7 +197,7 @@ def test_of_equal_distances_the_lowest_row_is_kept():
     found = match(one_patient([0.0], [1.0, -1.0]), Thresholds(0.5, 1.0))
 
     assert found.group.tolist() == [0, 0, 1]
-    assert edges(found)[0, 1, "same_lesion"] == (1.0, 0.25)
+    assert edges(found)[0, 1, "same_lesion"] == (1.0, 0.5)
 
 
 def test_a_lesion_far_from_all_is_new():
@@ -228,7 +228,7 @@ def test_two_lesions_that_become_one_are_merged_and_none_vanishes():
     assert kinds(found) == [(0, 2, "same_lesion"), (1, 2, "merged")]
     assert vanished(found) == []
     # Closeness .7, and 0.4 is nearer to the same node than 0.6.
-    assert found.confidence[1] == pytest.approx(0.7 * 0.4)
+    assert found.confidence[1] == pytest.approx(math.sqrt(0.7 * 0.4))
 
 
 def test_one_lesion_that_becomes_two_is_split():
@@ -255,12 +255,20 @@ def test_patients_never_match_each_other():
     assert kinds(found) == []
 
 
+def test_codes_may_be_any_integers():
+    seen, thresholds = random_case(40)
+    ends = np.array([np.iinfo(np.int64).min, -5, -4, -3, -2, -1, 0, 1, 2, np.iinfo(np.int64).max])
+    spread = sightings(ends[seen.patients + 5], seen.studies * 10**15, seen.vectors)
+
+    assert match(spread, thresholds).group.tolist() == match(seen, thresholds).group.tolist()
+
+
 def test_thresholds_of_zero_link_what_is_equal():
     found = match(one_patient([1.0, 1.0], [1.0]), Thresholds(0.0, 0.0))
 
     assert found.node.tolist() == [0, 1, 2]
     assert found.group.tolist() == [0, 1, 0]
-    assert edges(found)[0, 2, "same_lesion"] == (0.0, 0.5)
+    assert edges(found)[0, 2, "same_lesion"] == (0.0, math.sqrt(0.5))
 
 
 def test_endless_thresholds_make_one_node_a_study():
