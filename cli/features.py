@@ -9,6 +9,7 @@ import typer
 
 from cli.console import note
 from cli.options import DEFAULT_LAKE, AsOfOption, ForceOption, Format, JsonOption, LakeOption, StoreOption, WhereOption
+from cli.reading import reading
 from cli.render import write_json, write_mapping, write_rows
 from lesionary.errors import UsageError
 
@@ -36,10 +37,9 @@ class SplitBy(StrEnum):
 @app.command("list")
 def list_all(lake: LakeOption = DEFAULT_LAKE, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """List every feature set: who made it, how large it is, how it is searched."""
-    from store.database import open_reader, store_path
     from store.features import list_sets
 
-    with open_reader(store_path(lake, store)) as connection:
+    with reading(lake, store) as (_, connection):
         sets = list_sets(connection)
     columns = (
         "feature_set_id",
@@ -60,12 +60,10 @@ def describe(
     feature_set: SetArgument, lake: LakeOption = DEFAULT_LAKE, store: StoreOption = None, as_json: JsonOption = False
 ) -> None:
     """Describe one feature set: its numbers, its distances, and which lesions have none and why."""
-    from store.database import open_reader, store_path
     from store.feature_reports import describe as look_at
     from store.features import find_set
 
-    path = store_path(lake, store)
-    with open_reader(path) as connection:
+    with reading(lake, store) as (path, connection):
         report = look_at(connection, path, find_set(connection, feature_set))
     values = {
         name: value
@@ -99,12 +97,10 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare two feature sets: which lesions they cover, and how far they agree on what is similar."""
-    from store.database import open_reader, store_path
     from store.feature_reports import compare as put_beside
     from store.features import find_set
 
-    path = store_path(lake, store)
-    with open_reader(path) as connection:
+    with reading(lake, store) as (path, connection):
         found = asdict(put_beside(connection, path, find_set(connection, first), find_set(connection, second)))
     if as_json:
         write_json(found)
@@ -171,15 +167,13 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a training set: lesions, labels, parts and vectors as Parquet, and the recipe that makes it again."""
-    from store.database import open_reader, store_path
     from store.training_sets import RECIPE_SUFFIX, TrainingSetSettings, export_training_set
 
     if target.exists() and not force:
         raise UsageError("the file exists", where=target.name, next_step="add --force to overwrite it")
     part = None if split is Part.ALL else split.value
     settings = TrainingSetSettings(feature_set, part, split_by.value, salt, where, as_of)
-    path = store_path(lake, store)
-    with open_reader(path) as connection:
+    with reading(lake, store) as (path, connection):
         written = export_training_set(connection, path, target, settings)
     if as_json:
         write_json(asdict(written))

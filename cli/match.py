@@ -23,6 +23,7 @@ from cli.options import (
     WhereOption,
     chosen_format,
 )
+from cli.reading import reading
 from cli.render import write_json, write_rows
 from lesionary.errors import UsageError
 
@@ -59,7 +60,7 @@ def match(
     ] = None,
     where: WhereOption = None,
     as_of: AsOfOption = None,
-    feature_set: FeatureSetOption = "location+size",
+    feature_set: FeatureSetOption = "location",
     picture: PictureOption = None,
     growth_chart: Annotated[
         Path | None,
@@ -74,13 +75,11 @@ def match(
 
     Distances are in the feature set's own scale. Vanished means no longer marked: readers do not mark everything.
     """
-    from store.database import open_reader, store_path
     from store.match_runs import MatchSettings, match_store
 
     form = chosen_format(as_json=as_json, as_csv=as_csv)
     _check(patient, run, every=every, drawn=picture is not None or growth_chart is not None)
-    path = store_path(lake, store)
-    with open_reader(path) as connection:
+    with reading(lake, store) as (path, connection):
         settings = MatchSettings(feature_set, t1, t2, patient, where, as_of)
         found = match_store(connection, path, settings)
         if picture is not None:

@@ -17,6 +17,7 @@ from cli.options import (
     WhereOption,
     chosen_format,
 )
+from cli.reading import reading
 from cli.render import write_json, write_rows
 
 app = typer.Typer(help="Patients beside each other.", no_args_is_help=True)
@@ -47,12 +48,10 @@ def similar(
     The distance of two patients is symmetric: the mean distance of each one's lesions to the nearest of the other's,
     averaged over the two. --where and --as-of narrow both sides.
     """
-    from store.database import open_reader, store_path
     from store.patients import similar_patients
 
     form = chosen_format(as_json=as_json, as_csv=as_csv)
-    path = store_path(lake, store)
-    with open_reader(path) as connection:
+    with reading(lake, store) as (path, connection):
         answer = similar_patients(connection, path, patient, feature_set=feature_set, k=k, where=where, as_of=as_of)
     if form is Format.JSON:
         write_json(

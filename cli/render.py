@@ -10,10 +10,12 @@ from typing import TextIO
 
 from cli.console import note
 from cli.options import Format
+from lesionary.errors import UsageError
 
 _NULL = "·"
 _MAX_TABLE_ROWS = 1000
 _MAX_CELL_CHARACTERS = 60
+_MAX_TABLE_CHARACTERS = 64 << 20
 
 
 def write_rows(
@@ -54,7 +56,7 @@ def _write_json(columns: Sequence[str], rows: Iterable[Sequence[object]], out: T
 
 
 def _write_table(columns: Sequence[str], rows: Iterator[Sequence[object]], out: TextIO) -> None:
-    shown = list(islice(rows, _MAX_TABLE_ROWS))
+    shown = list(_within_size(islice(rows, _MAX_TABLE_ROWS)))
     numeric = [
         any(value is not None for value in column) and all(_is_number(value) for value in column if value is not None)
         for column in zip(*shown, strict=True)
@@ -74,6 +76,20 @@ def _write_table(columns: Sequence[str], rows: Iterator[Sequence[object]], out: 
     out.writelines(f"{line(row)}\n" for row in cells)
     if next(rows, None) is not None:
         note(f"only the first {_MAX_TABLE_ROWS} rows are shown; --csv or --json gives all")
+
+
+def _within_size(rows: Iterable[Sequence[object]]) -> Iterator[Sequence[object]]:
+    """A table is laid out as a whole, so it has to fit into memory.
+
+    Raises:
+        UsageError: it does not.
+    """
+    size = 0
+    for row in rows:
+        size += sum(len(cell) for cell in row if isinstance(cell, str | bytes | list | tuple))
+        if size > _MAX_TABLE_CHARACTERS:
+            raise UsageError("the answer is too large for a table", next_step="--csv and --json write any size")
+        yield row
 
 
 def _is_number(value: object) -> bool:

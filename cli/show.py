@@ -7,6 +7,7 @@ import typer
 
 from cli.console import note
 from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, PictureOption, StoreOption
+from cli.reading import reading
 from cli.render import write_json, write_mapping
 from lesionary.errors import LakeError, UsageError
 
@@ -30,11 +31,10 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show what is known of one lesion; with --picture also its slice, both diameters and the box."""
-    from store.database import open_reader, store_path
     from store.queries import lesion as find_lesion
 
     chosen_window = _parse_window(window)
-    with open_reader(store_path(lake, store)) as connection:
+    with reading(lake, store) as (_, connection):
         found = find_lesion(connection, lesion)
     if as_json:
         write_json(found)

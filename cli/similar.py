@@ -19,6 +19,7 @@ from cli.options import (
     WhereOption,
     chosen_format,
 )
+from cli.reading import reading
 from cli.render import write_rows
 from lesionary.errors import StoreError, UsageError
 
@@ -59,14 +60,12 @@ def similar(
 
     For example: lesionary similar dl-4711 -k 5 --where "lesion_type = 'liver' AND age_years < 50"
     """
-    from store.database import open_reader, store_path
     from store.similar import Searcher
 
     form = chosen_format(as_json=as_json, as_csv=as_csv)
     if bool(lesions) + (vector is not None) + (listed is not None) != 1:
         raise UsageError("name lesions, or give --vector, or --from", next_step="see `lesionary similar --help`")
-    path = store_path(lake, store)
-    with open_reader(path) as connection:
+    with reading(lake, store) as (path, connection):
         searcher = Searcher(connection, path, feature_set)
         queries = _queries(searcher, lesions or [], vector, listed)
         allowed = None if where is None else searcher.allowed_rows(where)

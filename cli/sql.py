@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import DEFAULT_LAKE, ForceOption, Format, JsonOption, LakeOption, StoreOption
+from cli.reading import reading
 from cli.render import write_rows
 from lesionary.errors import LesionaryError, UsageError
 
@@ -30,6 +31,13 @@ def sql(
         Path | None, typer.Option("--parquet", metavar="FILE", help="Write the answer to a Parquet file.")
     ] = None,
     force: ForceOption = False,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.01, max=999_999, help="Time a question may take in the engine.")
+    ] = 300.0,
+    memory_mb: Annotated[
+        int,
+        typer.Option("--memory-mb", min=0, help="Memory the engine may take; 0 = half of the machine's, at most 4 GB."),
+    ] = 0,
     lake: LakeOption = DEFAULT_LAKE,
     store: StoreOption = None,
 ) -> None:
@@ -37,43 +45,45 @@ def sql(
 
     For example: lesionary sql "SELECT lesion_type, median(long_mm) FROM lesion_features GROUP BY ALL"
     """
-    from store.database import open_reader, store_path
+    from store.limits import QueryLimits
 
     if as_json + as_csv + (parquet is not None) > 1:
         raise UsageError("an answer has one form", where="--json, --csv, --parquet", next_step="choose one")
     form = Format.JSON if as_json else Format.CSV if as_csv else Format.TABLE
-    with open_reader(store_path(lake, store)) as connection:
+    with reading(lake, store, QueryLimits(memory_mb, seconds)) as (_, connection):
         if question is None:
-            _prompt(connection, form)
+            _prompt(connection, form, seconds)
         elif parquet is not None:
-            _write_parquet(connection, question, parquet, force=force)
+            _write_parquet(connection, question, parquet, seconds, force=force)
         else:
-            _answer(connection, question, form)
+            _answer(connection, question, form, seconds)
 
 
-def _answer(connection: "duckdb.DuckDBPyConnection", question: str, form: Format) -> None:
+def _answer(connection: "duckdb.DuckDBPyConnection", question: str, form: Format, seconds: float) -> None:
     from store.queries import ask
 
-    answer = ask(connection, question)
+    answer = ask(connection, question, seconds)
     write_rows(answer.columns, answer.rows, form)
 
 
-def _write_parquet(connection: "duckdb.DuckDBPyConnection", question: str, path: Path, *, force: bool) -> None:
+def _write_parquet(
+    connection: "duckdb.DuckDBPyConnection", question: str, path: Path, seconds: float, *, force: bool
+) -> None:
     """Our own writer, not COPY: the engine itself may not touch files."""
     import pyarrow.parquet as pq
 
     from lesionary.artifacts import atomic_file
-    from store.queries import ask_for_arrow, batches
+    from store.queries import ask_for_arrow
 
     if path.exists() and not force:
         raise UsageError("the file exists", where=path.name, next_step="add --force to overwrite it")
-    reader = ask_for_arrow(connection, question, _BATCH_ROWS)
-    with atomic_file(path) as sink, pq.ParquetWriter(sink, reader.schema, compression="zstd") as writer:
-        for batch in batches(reader):
+    schema, batches = ask_for_arrow(connection, question, _BATCH_ROWS, seconds)
+    with atomic_file(path) as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for batch in batches:
             writer.write_batch(batch)
 
 
-def _prompt(connection: "duckdb.DuckDBPyConnection", form: Format) -> None:
+def _prompt(connection: "duckdb.DuckDBPyConnection", form: Format, seconds: float) -> None:
     """Statements end with a semicolon; a mistake costs its statement, not the session."""
     interactive = sys.stdin.isatty()
     if interactive:
@@ -82,7 +92,7 @@ def _prompt(connection: "duckdb.DuckDBPyConnection", form: Format) -> None:
         print("one question at a time, ended by ;   .tables  .schema  .quit")
     for statement in _statements(interactive=interactive):
         try:
-            _answer(connection, _SHORTHANDS.get(statement, statement), form)
+            _answer(connection, _SHORTHANDS.get(statement, statement), form, seconds)
         except LesionaryError as error:
             if not interactive:
                 raise

@@ -1,6 +1,90 @@
-"""TEMPORARY."""
+"""What people write behind `--where`: one yes-or-no expression over `lesion_features`, and nothing else.
+
+The engine's own parser decides. The text is put where only an expression fits, and the tree that comes out must have
+that expression, whole, in its place: whatever would close our parenthesis, add a clause or begin another statement
+gives another tree. The engine then binds it, without running it, so that unknown columns are named with near matches.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from lesionary.errors import StoreError
+from store.limits import Deadline
+from store.queries import refusal
+
+if TYPE_CHECKING:
+    import duckdb
+
+CONDITION_SECONDS = 60.0
+_MOST_CHARACTERS = 10_000
+_EXAMPLE = "for example \"lesion_type = 'liver' AND long_mm > 10\""
+_TABLE = "lake_rows.lesion_features AS lesion_features"
 
 
-def checked_condition(connection: object, text: str) -> str:  # noqa: ARG001
-    """Nothing."""
+def checked_condition(connection: "duckdb.DuckDBPyConnection", text: str, seconds: float = CONDITION_SECONDS) -> str:
+    """The text itself, to be put between a parenthesis and a line break with a parenthesis.
+
+    Raises:
+        StoreError: it is not one yes-or-no expression over `lesion_features`, or takes too long to understand.
+    """
+    if not text.strip() or len(text) > _MOST_CHARACTERS or "\0" in text:
+        raise _refused(f"a condition of 1 to {_MOST_CHARACTERS} characters is needed")
+    import duckdb
+
+    try:
+        with Deadline(connection, seconds).running():
+            _require_expression(connection, text)
+            described = connection.execute(f"DESCRIBE SELECT ({text}\n) AS condition FROM {_TABLE}").fetchall()  # noqa: S608
+            # Binds it where it will stand: aggregates and window functions have no place there.
+            connection.execute(f"EXPLAIN SELECT 1 FROM {_TABLE} WHERE ({text}\n)")  # noqa: S608
+    except duckdb.Error as error:
+        raise _refused(refusal(error)) from None
+    kind = described[0][1]
+    if kind != "BOOLEAN":
+        raise _refused(f"a condition is true or false, this one is {kind}")
     return text
+
+
+def _require_expression(connection: "duckdb.DuckDBPyConnection", text: str) -> None:
+    """The tree of `coalesce(<text>, false)` has the text as its first operand exactly when it is one expression."""
+    statement = f"SELECT coalesce({text}\n, false) FROM lesion_features"  # noqa: S608 (parsed, never run)
+    ((found,),) = connection.execute("SELECT json_serialize_sql(?)", [statement]).fetchall()
+    tree = json.loads(found)
+    if tree.get("error"):
+        raise _refused(" ".join(str(tree.get("error_message", "it cannot be read")).split())[:300])
+    try:
+        (parsed,) = tree["statements"]
+        node = parsed["node"]
+        (selected,) = node["select_list"]
+        first, second = selected["children"]
+        whole = (
+            node["type"] == "SELECT_NODE"
+            and selected["type"] == "OPERATOR_COALESCE"
+            and node["where_clause"] is None
+            and not any(node[clause] for clause in ("modifiers", "group_expressions", "having", "qualify", "sample"))
+            and node["from_table"]["type"] == "BASE_TABLE"
+        )
+        whole = whole and not node["cte_map"]["map"] and second.get("value", second.get("literal")) is not None
+    except (KeyError, TypeError, ValueError):
+        whole, first = False, None
+    if not whole:
+        raise _refused("this is more than one expression")
+    if _holds(first, "PARAMETER"):
+        raise _refused("a condition has no parameters")
+
+
+def _holds(tree: Any, kind: str) -> bool:  # noqa: ANN401 (a tree of JSON)
+    waiting = [tree]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            if part.get("class") == kind:
+                return True
+            waiting.extend(part.values())
+        elif isinstance(part, list):
+            waiting.extend(part)
+    return False
+
+
+def _refused(what: str) -> StoreError:
+    return StoreError(what, where="--where", next_step=_EXAMPLE)

@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 
 from lesionary.errors import StoreError, UsageError
+from store.limits import QueryLimits
 from store.migrations import MIGRATIONS, migrate
 from store.versions import Draft, Waiting, draft_version, hold_current, writing
 
@@ -45,13 +46,17 @@ def store_path(lake_url: str, store: str | None) -> Path:
 
 
 @contextlib.contextmanager
-def open_reader(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_reader(path: Path, limits: QueryLimits | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that can only ask the newest version; it keeps that version whatever is written meanwhile.
+
+    Args:
+        path: of the store.
+        limits: memory of the engine; the usual ones unless given.
 
     Raises:
         StoreError: the store is missing, damaged, or of another release.
     """
-    with hold_current(path) as file, contextlib.closing(_connect(file, path, read_only=True)) as connection:
+    with hold_current(path) as file, contextlib.closing(_connect(file, path, limits or QueryLimits())) as connection:
         _require_current_schema(connection, path)
         yield connection
 
@@ -70,16 +75,18 @@ def open_writer(path: Path, on_wait: Waiting | None = None) -> Iterator[duckdb.D
 @contextlib.contextmanager
 def open_draft(path: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Draft]]:
     """As `open_writer`, inside `store.versions.writing`, and with the draft itself."""
-    with draft_version(path) as draft, contextlib.closing(_connect(draft.file, path, read_only=False)) as connection:
+    with draft_version(path) as draft, contextlib.closing(_connect(draft.file, path, None)) as connection:
         migrate(connection)
         yield connection, draft
         # All of it into the one file that is published.
         connection.execute("CHECKPOINT")
 
 
-def _connect(file: Path, path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+def _connect(file: Path, path: Path, limits: QueryLimits | None) -> duckdb.DuckDBPyConnection:
+    """A reader under limits, or the writer without."""
+    config = _CLOSED_DOORS if limits is None else _CLOSED_DOORS | limits.config()
     try:
-        return duckdb.connect(file, read_only=read_only, config=_CLOSED_DOORS)
+        return duckdb.connect(file, read_only=limits is not None, config=config)
     except duckdb.Error as cause:
         raise _damaged(path) from cause
 

@@ -84,7 +84,7 @@ def _checked(file: Path) -> tuple[int, int]:
         dimension = dimension or lengths[0] or 0
         if lengths != [dimension] or not 1 <= dimension <= _MOST_NUMBERS:
             raise _refused(file, f"all vectors must have one length of 1 to {_MOST_NUMBERS} numbers")
-        values = pc.list_flatten(batch["vector"]).cast(pa.float32())
+        values = pc.list_flatten(batch["vector"])
         if values.null_count or not pc.all(pc.is_finite(values)).as_py():
             raise _refused(file, "a vector holds a number that is not finite")
         names.append(batch["lesion_id"])
@@ -109,12 +109,13 @@ def _parts(file: Path, set_id: str) -> Iterator[pa.Table]:
 def _batches(file: Path) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(file) as parquet:
+            if not {"lesion_id", "vector"} <= set(parquet.schema_arrow.names):
+                raise _refused(file, "the columns lesion_id and vector are needed")
             for batch in parquet.iter_batches(_BATCH_ROWS, columns=["lesion_id", "vector"]):
-                if {"lesion_id", "vector"} != set(batch.schema.names):
-                    raise _refused(file, "the columns lesion_id and vector are needed")
-                yield pa.RecordBatch.from_arrays(
-                    [batch["lesion_id"].cast(pa.string()), batch["vector"]], names=["lesion_id", "vector"]
-                )
+                columns = [batch["lesion_id"].cast(pa.string()), batch["vector"].cast(pa.list_(pa.float32()))]
+                yield pa.RecordBatch.from_arrays(columns, names=["lesion_id", "vector"])
+    except SourceError:
+        raise
     except (OSError, pa.ArrowException) as cause:
         raise _refused(file, f"it cannot be read as Parquet ({type(cause).__name__})") from cause
 

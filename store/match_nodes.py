@@ -104,10 +104,10 @@ def node_distances(merged: Merged, t2: float) -> tuple[AllDistances, NodePairs]:
     """Distances between all nodes of a patient that lie in different studies, and the pairs within t2."""
     nodes = merged.timeline
     starts, ends = nodes.later_positions()
-    earlier, later = ranges(np.arange(nodes.slots.size), starts, ends)
-    distances = pair_distances(merged.vectors, merged.firsts[earlier], merged.firsts[later])
+    earlier, later = ranges(merged.firsts, starts, ends)
+    distances = pair_distances(merged.vectors, earlier, merged.firsts.take(later))
     near = np.flatnonzero(distances <= t2)
-    pairs = _near_pairs(nodes.slots, earlier[near], later[near], distances[near])
+    pairs = _near_pairs(nodes.slots, merged.nodes[earlier[near]], later[near], distances[near])
     counts = ends - starts
     return AllDistances(nodes, distances, np.cumsum(counts) - counts - starts), pairs
 

@@ -15,8 +15,8 @@ Distances = NDArray[np.float64]
 # Up to here a distance is summed dimension by dimension over all pairs at once; above, row by row in chunks.
 _FEW_DIMENSIONS = 16
 # Values of a chunk, and pairs where one dimension is taken at a time: what a processor keeps in its caches.
-_CHUNK_VALUES = 1 << 16
-_CHUNK_PAIRS = 1 << 13
+_CHUNK_VALUES = 1 << 17
+_CHUNK_PAIRS = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,11 @@ def nearest_in_runs(one: Indices, other_slots: Indices, distances: Distances) ->
     return nearest
 
 
+def measurable(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The same values in float64, laid out as `pair_distances` reads them."""
+    return vectors.astype(np.float64, order="F" if vectors.shape[1] <= _FEW_DIMENSIONS else "C")
+
+
 def pair_distances(vectors: NDArray[np.float64], one: Indices, other: Indices) -> Distances:
     """Euclidean distance of each pair of rows, from differences, summed in float64.
 
@@ -77,13 +82,12 @@ def pair_distances(vectors: NDArray[np.float64], one: Indices, other: Indices) -
     dimension = vectors.shape[1]
     squares = np.zeros(one.size)
     few = dimension <= _FEW_DIMENSIONS
-    columns = np.ascontiguousarray(vectors.T) if few else vectors
     step = _CHUNK_PAIRS if few else max(1, _CHUNK_VALUES // dimension)
     for start in range(0, one.size, step):
         chunk = slice(start, start + step)
         here, there, sums = one[chunk], other[chunk], squares[chunk]
         if few:
-            for column in columns:
+            for column in vectors.T:
                 difference = column.take(here)
                 difference -= column.take(there)
                 difference *= difference
@@ -119,8 +123,9 @@ def components(count: int, one: Indices, other: Indices) -> tuple[Indices, Indic
 def ranges(things: Indices, starts: Indices, ends: Indices) -> tuple[Indices, Indices]:
     """Each thing with every position from its start to before its end."""
     counts = ends - starts
-    shifts = starts - (np.cumsum(counts) - counts)
-    return np.repeat(things, counts), np.arange(int(counts.sum())) + np.repeat(shifts, counts)
+    positions = np.repeat(starts - (np.cumsum(counts) - counts), counts)
+    positions += np.arange(positions.size)
+    return np.repeat(things, counts), positions
 
 
 def _starts(numbers: Indices, count: int) -> Indices:

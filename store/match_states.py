@@ -42,13 +42,12 @@ class Fates:
     """The first study of the patient after each of them."""
 
 
-def fates(nodes: Timeline, groups: Indices, pairs: NodePairs) -> Fates:
-    """States of nodes and ends of groups, once the groups are known."""
-    count = int(groups.max()) + 1 if groups.size else 0
-    first_slots = np.full(count, nodes.slot_patients.size)
-    last_slots = np.full(count, -1)
-    np.minimum.at(first_slots, groups, nodes.slots)
-    np.maximum.at(last_slots, groups, nodes.slots)
+def fates(nodes: Timeline, groups: Indices, firsts: Indices, pairs: NodePairs) -> Fates:
+    """States of nodes and ends of groups, once each node's group and each group's first node are known."""
+    first_slots = nodes.slots[firsts]
+    last_slots = np.empty_like(first_slots)
+    # Nodes ascend in time: of the values for one group the last one stays.
+    last_slots[groups] = nodes.slots
     merged = _merged(nodes, groups, pairs, first_slots, last_slots)
     split = _split(nodes, groups, pairs, first_slots, last_slots)
 

@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 
 from lesionary.errors import UsageError
 from store.match_nodes import Merged, merge, node_distances
-from store.match_pairs import Distances, Indices, Timeline, components
+from store.match_pairs import Distances, Indices, Timeline, components, measurable
 from store.match_states import State, fates
 
 __all__ = [
@@ -61,7 +61,7 @@ __all__ = [
 
 # Patients are matched together until their vectors or their pairs of rows are this many: few calls, little memory.
 _BATCH_VALUES = 1_000_000
-_BATCH_PAIRS = 130_000
+_BATCH_PAIRS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,16 +158,16 @@ DEFAULT_THRESHOLDS: Mapping[str, Thresholds] = MappingProxyType(
 )
 """By built-in feature set: (x, y, z) normalised to the body; (long, short) in units of 100 mm; all five.
 
-They have the best pairwise F1 on a grid over the patients with even numbers in the public tracking pairs of the official
-test split; docs/matching.md has the figures of both halves.
+They have the best pairwise F1 on a grid over the patients with even numbers in the public tracking pairs of the
+official test split; docs/matching.md has the figures of both halves.
 """
 
 
 def match(sightings: Sightings, thresholds: Thresholds) -> Matching:
     """Nodes, groups, states, edges and vanished lesions of all patients.
 
-    Time and memory grow with the number of pairs of a patient's rows. Apart from input and answer it holds about
-    100 MB, or what the largest single patient needs.
+    Time and memory grow with the number of pairs of a patient's rows. Apart from input and answer it holds
+    some 50 MB, or what the largest single patient needs.
 
     Raises:
         ValueError: arrays of unlike lengths, vectors that are not a table, or a value that is not finite.
@@ -182,7 +182,7 @@ def match(sightings: Sightings, thresholds: Thresholds) -> Matching:
         rows = order[start:end]
         opens = np.flatnonzero(np.diff(slots[start:end], prepend=-1))
         timeline = Timeline.of(slots[start:end] - slots[start], people[start:end][opens] - people[start])
-        merged = merge(timeline, sightings.vectors[rows].astype(np.float64), thresholds.t1)
+        merged = merge(timeline, measurable(sightings.vectors.take(rows, axis=0)), thresholds.t1)
         part = _matched(merged, rows, sightings, thresholds)
         parts.append(_renumbered(part, nodes, groups))
         nodes, groups = nodes + merged.firsts.size, groups + int(part.group.max()) + 1
@@ -194,8 +194,8 @@ def _matched(merged: Merged, rows: Indices, sightings: Sightings, thresholds: Th
     nodes, t2 = merged.timeline, thresholds.t2
     every, pairs = node_distances(merged, t2)
     kept = np.flatnonzero(pairs.later_is_nearest & pairs.earlier_is_nearest)
-    groups, _ = components(nodes.slots.size, pairs.earlier[kept], pairs.later[kept])
-    became = fates(nodes, groups, pairs)
+    groups, firsts = components(nodes.slots.size, pairs.earlier[kept], pairs.later[kept])
+    became = fates(nodes, groups, firsts, pairs)
 
     linked = np.concatenate([kept, became.merged, became.split])
     earlier, later, distances = pairs.earlier[linked], pairs.later[linked], pairs.distances[linked]
@@ -239,25 +239,26 @@ def _check(sightings: Sightings) -> None:
     for name, codes in (("patients", sightings.patients), ("studies", sightings.studies)):
         if codes.shape != vectors.shape[:1]:
             raise ValueError(f"{name} need one code for each of the {len(vectors)} rows, found {codes.shape}")
-    usable = np.isfinite(vectors).all(axis=1)
-    if not usable.all():
-        raise ValueError(f"the vector of row {int(np.argmin(usable))} has a value that is not finite")
+    finite = np.isfinite(vectors)
+    if not finite.all():
+        raise ValueError(f"the vector of row {int(np.argmin(finite.all(axis=1)))} has a value that is not finite")
 
 
 def _by_patient_and_study(patients: NDArray[np.int64], studies: NDArray[np.int64]) -> Indices:
     """Rows sorted by patient, then by study; within a study as they come, which is what breaks ties."""
-    rows = patients.size
-    if rows == 0:
-        return np.arange(0)
-    first_patient, first_study = int(patients.min()), int(studies.min())
-    people, times = int(patients.max()) - first_patient + 1, int(studies.max()) - first_study + 1
-    if people * times * rows >= 1 << 63:
-        return np.lexsort((studies, patients))
-    # All three as one number: twice as fast.
-    keys = ((patients - first_patient) * times + (studies - first_study)) * rows + np.arange(rows)
-    keys.sort()
-    order: Indices = keys % rows
+    order = np.arange(patients.size)
+    for codes in (studies, patients):
+        # Stable, so that the sort by studies survives the one by patients.
+        order = order[np.argsort(_short(codes)[order], kind="stable")]
     return order
+
+
+def _short(codes: NDArray[np.int64]) -> NDArray[np.int64] | NDArray[np.uint16]:
+    """The same order in 16 bits where that is possible: numpy sorts those by counting."""
+    if codes.size == 0 or int(codes.max()) - int(codes.min()) >= 1 << 16:
+        return codes
+    short: NDArray[np.uint16] = (codes - codes.min()).astype(np.uint16)
+    return short
 
 
 def _numbered(*codes: NDArray[np.int64]) -> Indices:

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from lesionary.errors import StoreError, UnknownLesionError
+from store.limits import DEFAULT_SECONDS, Deadline
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_FETCH_ROWS = 1024
+# Rows fetched at once: few while they are heavy, so that what waits to be printed stays small.
+_MOST_FETCHED_ROWS = 1024
+_HEAVY_CHARACTERS = 1 << 20
+_LONGEST_REFUSAL = 600
 _QUESTIONS = frozenset({"SELECT", "EXPLAIN", "RELATION"})
 
 
@@ -23,49 +27,50 @@ class Answer:
     rows: Iterator[tuple[object, ...]]
 
 
-def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Answer:
+def ask(connection: duckdb.DuckDBPyConnection, sql: str, seconds: float = DEFAULT_SECONDS) -> Answer:
     """Run one question.
 
     Raises:
-        StoreError: it is no question, more than one, or DuckDB refuses it.
+        StoreError: it is no question, more than one, takes too long, or DuckDB refuses it.
     """
-    question = _the_question(connection, sql)
+    deadline = Deadline(connection, seconds)
     try:
-        cursor = connection.execute(question)
+        with deadline.running():
+            cursor = connection.execute(_the_question(connection, sql))
     except duckdb.Error as error:
         raise _refused(error) from None
-    except RuntimeError as error:
-        # DuckDB's way of saying that somebody pressed Ctrl-C.
-        raise KeyboardInterrupt from error
-    return Answer(tuple(column[0] for column in cursor.description or ()), _fetch(cursor))
+    return Answer(tuple(column[0] for column in cursor.description or ()), _fetch(cursor, deadline))
 
 
-def ask_for_arrow(connection: duckdb.DuckDBPyConnection, sql: str, batch_rows: int) -> "pa.RecordBatchReader":
-    """Run one question and read its answer as Arrow batches.
+def ask_for_arrow(
+    connection: duckdb.DuckDBPyConnection, sql: str, batch_rows: int, seconds: float = DEFAULT_SECONDS
+) -> "tuple[pa.Schema, Iterator[pa.RecordBatch]]":
+    """Run one question and read its answer as Arrow: its schema, and its batches as they are made.
 
     Raises:
-        StoreError: as for `ask`.
+        StoreError: as for `ask`; also while batches are read.
     """
-    question = _the_question(connection, sql)
+    deadline = Deadline(connection, seconds)
     try:
-        return connection.sql(question.query).to_arrow_reader(batch_rows)
+        with deadline.running():
+            reader = connection.sql(_the_question(connection, sql).query).to_arrow_reader(batch_rows)
     except duckdb.Error as error:
         raise _refused(error) from None
+    return reader.schema, _batches(reader, deadline)
 
 
-def batches(answer: "pa.RecordBatchReader") -> "Iterator[pa.RecordBatch]":
-    """The batches of an answer; what goes wrong while rows are made is the question's fault, and said so.
-
-    Raises:
-        StoreError: a row cannot be computed.
-    """
+def _batches(reader: "pa.RecordBatchReader", deadline: Deadline) -> "Iterator[pa.RecordBatch]":
+    """What goes wrong while rows are made is the question's fault, and said so."""
     while True:
         try:
-            batch = answer.read_next_batch()
+            with deadline.running():
+                batch = reader.read_next_batch()
         except StopIteration:
             return
         except OSError as error:
-            raise StoreError(str(error).split("\n\nLINE")[0].strip(), next_step="change the question") from None
+            # The engine's errors come through Arrow's reader as these, an interruption among them.
+            deadline.raise_if_expired()
+            raise StoreError(_first_paragraph(error), next_step="change the question") from None
         yield batch
 
 
@@ -88,21 +93,32 @@ def _the_question(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Sta
     return statements[0]
 
 
-def _fetch(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[object, ...]]:
+def _fetch(cursor: duckdb.DuckDBPyConnection, deadline: Deadline) -> Iterator[tuple[object, ...]]:
+    count = 1
     while True:
         try:
-            rows = cursor.fetchmany(_FETCH_ROWS)
+            with deadline.running():
+                rows = cursor.fetchmany(count)
         except duckdb.Error as error:
             raise _refused(error) from None
         if not rows:
             return
         yield from rows
+        heavy = sum(len(cell) for row in rows for cell in row if isinstance(cell, str | bytes | list))
+        count = max(1, count // 2) if heavy > _HEAVY_CHARACTERS else min(_MOST_FETCHED_ROWS, count * 2)
+
+
+def refusal(error: duckdb.Error) -> str:
+    """DuckDB's own first paragraph as one line: it names the word it stumbled over and near matches."""
+    return " ".join(_first_paragraph(error).split())[:_LONGEST_REFUSAL]
 
 
 def _refused(error: duckdb.Error) -> StoreError:
-    """DuckDB's own first paragraph: it names the word it stumbled over and near matches."""
-    sentence = str(error).split("\n\nLINE")[0].strip()
-    return StoreError(sentence, next_step='`lesionary sql "SHOW TABLES"` lists what there is')
+    return StoreError(refusal(error), next_step='`lesionary sql "SHOW TABLES"` lists what there is')
+
+
+def _first_paragraph(error: Exception) -> str:
+    return str(error).split("\n\nLINE", maxsplit=1)[0].strip()
 
 
 def lesion(connection: duckdb.DuckDBPyConnection, lesion_id: str) -> dict[str, object]:

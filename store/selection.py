@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionary.errors import StoreError, UsageError
-from store.conditions import checked_condition
+from store.conditions import CONDITION_SECONDS, checked_condition
+from store.limits import Deadline
+from store.queries import refusal
 
 if TYPE_CHECKING:
     import duckdb
@@ -34,7 +36,10 @@ def as_of_condition(text: str) -> str:
 
 
 def lesions_where(
-    connection: "duckdb.DuckDBPyConnection", where: str | None, as_of: str | None = None
+    connection: "duckdb.DuckDBPyConnection",
+    where: str | None,
+    as_of: str | None = None,
+    seconds: float = CONDITION_SECONDS,
 ) -> NDArray[np.int64]:
     """Numbers of the lesions that are meant, ascending; all of them without a condition.
 
@@ -42,17 +47,24 @@ def lesions_where(
         connection: on the store.
         where: a SQL condition over `lesion_features`, from a person.
         as_of: as `as_of_condition` takes it.
+        seconds: what the condition may take in the engine.
 
     Raises:
-        StoreError: the condition is none, or no lesion is left.
+        StoreError: the condition is none, takes too long, or no lesion is left.
         UsageError: the day is none.
     """
-    conditions = [f"({checked_condition(connection, where)}\n)"] if where is not None else []
+    conditions = [f"({checked_condition(connection, where, seconds)}\n)"] if where is not None else []
     conditions += [as_of_condition(as_of)] if as_of is not None else []
-    rows = connection.execute(
-        "SELECT lesion_number FROM lake_rows.lesion_features AS lesion_features "  # noqa: S608 (checked above)
-        f"WHERE {' AND '.join(conditions) or 'true'}"
-    ).fetchnumpy()
+    import duckdb
+
+    try:
+        with Deadline(connection, seconds).running():
+            rows = connection.execute(
+                "SELECT lesion_number FROM lake_rows.lesion_features AS lesion_features "  # noqa: S608 (checked above)
+                f"WHERE {' AND '.join(conditions) or 'true'}"
+            ).fetchnumpy()
+    except duckdb.Error as error:
+        raise StoreError(refusal(error), where="--where", next_step="change the condition") from None
     numbers: NDArray[np.int64] = np.sort(np.asarray(rows["lesion_number"], np.int64))
     if not len(numbers):
         asked = " and ".join(name for name, given in (("--where", where), ("--as-of", as_of)) if given is not None)
