@@ -152,7 +152,8 @@ class Lake:
 
     def committed_at(self, table: str, version: int) -> datetime:
         """When a version of a table was committed."""
-        (entry,) = self.delta(table, version).history(limit=1)
+        # The log may have grown past the version that was asked for.
+        entry = next(one for one in self.delta(table, version).history() if one["version"] == version)
         return datetime.fromtimestamp(int(entry["timestamp"]) / 1000, UTC)
 
     def snapshot(self) -> LakeSnapshot:
