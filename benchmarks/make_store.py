@@ -95,7 +95,15 @@ def _lesions(generator: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _row(
-    patient: float, study: float, _name: float, x: float, y: float, z: float, long_px: float, short_px: float, kind: float
+    patient: float,
+    study: float,
+    _name: float,
+    x: float,
+    y: float,
+    z: float,
+    long_px: float,
+    short_px: float,
+    kind: float,
 ) -> str:
     center_x, center_y = 100 + 300 * x, 100 + 300 * y
     ends = (

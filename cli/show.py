@@ -14,8 +14,7 @@ from lesionary.errors import LakeError, UsageError
 if TYPE_CHECKING:
     from PIL import Image
 
-# The whole soft-tissue range, for lesions whose source names no window.
-_DEFAULT_WINDOW_HU = (-175.0, 275.0)
+    from cli.figures.lesion_images import LesionImage
 
 
 def show(
@@ -60,42 +59,28 @@ def _parse_window(text: str | None) -> tuple[float, float] | None:
 def _write_picture(
     lake: str, found: dict[str, object], path: Path, window: tuple[float, float] | None, padding: float
 ) -> None:
+    from cli.figures.lesion_images import read_image
     from lesionary.artifacts import atomic_file
     from lesionary.lake import Lake
     from lesionary.slices import SliceReader
 
-    if not found["image_available"]:
+    with SliceReader(Lake.open(lake)) as reader:
+        image = read_image(reader, found)
+    if image is None:
         raise LakeError(
             "the lake holds no image for this lesion",
             where=str(found["lesion_id"]),
             next_step="ingest it with its images",
         )
-    with SliceReader(Lake.open(lake)) as reader:
-        hu = reader.read(str(found["series_id"]), int(str(found["slice_index"])))
-    image = draw(hu, found, window or _window_of(found), padding)
     with atomic_file(path) as sink:
-        image.save(sink, format="PNG")
+        draw(image, found, window or image.window_hu, padding).save(sink, format="PNG")
 
 
-def _window_of(found: dict[str, object]) -> tuple[float, float]:
-    low, high = found["window_low_hu"], found["window_high_hu"]
-    return (low, high) if isinstance(low, float) and isinstance(high, float) else _DEFAULT_WINDOW_HU
-
-
-def draw(hu: object, found: dict[str, object], window: tuple[float, float], padding: float) -> "Image.Image":
+def draw(image: "LesionImage", found: dict[str, object], window: tuple[float, float], padding: float) -> "Image.Image":
     """The windowed slice with both diameters, the padded box and a caption."""
-    import numpy as np
-
     from lesionary.picture import draw_lesion
-    from lesionary.recist import FIRST_CENTERS, padded_box
-    from lesionary.schema import COORDINATE_COLUMNS
+    from lesionary.recist import padded_box
 
-    # Pictures count pixels from zero.
-    origin = FIRST_CENTERS[str(found["coord_convention"])]
-    points = np.array([float(str(found[name])) for name in COORDINATE_COLUMNS if found[name] is not None])
-    points = points.reshape(-1, 2) - origin
-    tight = [float(str(edge)) - origin for edge in found["box_xyxy_px"]]  # type: ignore[attr-defined]
-    box = padded_box((tight[0], tight[1], tight[2], tight[3]), padding)
     size = " x ".join(f"{found[name]:.1f}" for name in ("long_mm", "short_mm") if found[name] is not None)
     caption = "  ".join(
         str(part)
@@ -108,4 +93,4 @@ def draw(hu: object, found: dict[str, object], window: tuple[float, float], padd
         )
         if part
     )
-    return draw_lesion(np.asarray(hu, dtype=np.int16), points, box, window, caption)
+    return draw_lesion(image.hu, image.points_xy_px, padded_box(image.tight_box_xyxy_px, padding), window, caption)
