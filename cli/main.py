@@ -15,6 +15,7 @@ import typer
 from cli import (
     console,
     doctor,
+    evaluate,
     export,
     features,
     ingest,
@@ -76,6 +77,7 @@ app.command("match")(match.match)
 app.command("reidentify")(reidentify.reidentify)
 app.command("doctor")(doctor.doctor)
 app.add_typer(lake_commands.app, name="lake")
+app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(export.app, name="export")
 app.add_typer(features.app, name="features")
 app.add_typer(patients.app, name="patients")

@@ -20,6 +20,8 @@ from cli.options import (
     LakeOption,
     PictureOption,
     StoreOption,
+    T1Option,
+    T2Option,
     WhereOption,
     chosen_format,
 )
@@ -50,14 +52,8 @@ def match(
             help="Keep the answer in lake and store under this name; --all keeps it under the feature set's name.",
         ),
     ] = None,
-    t1: Annotated[
-        float | None,
-        typer.Option("--t1", min=0, help="Marks of one study below this distance are one lesion [recorded per set]."),
-    ] = None,
-    t2: Annotated[
-        float | None,
-        typer.Option("--t2", min=0, help="Marks of two studies above it are two lesions [recorded per set]."),
-    ] = None,
+    t1: T1Option = None,
+    t2: T2Option = None,
     where: WhereOption = None,
     as_of: AsOfOption = None,
     feature_set: FeatureSetOption = "location",

@@ -1,5 +1,6 @@
 """Options that several commands share, each declared once."""
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -55,6 +56,14 @@ AsOfOption = Annotated[
         help="Only what was known by this day of each patient's course, or by a study: study:N.",
     ),
 ]
+T1Option = Annotated[
+    float | None,
+    typer.Option("--t1", min=0, help="Marks of one study below this distance are one lesion [recorded per set]."),
+]
+T2Option = Annotated[
+    float | None,
+    typer.Option("--t2", min=0, help="Marks of two studies above it are two lesions [recorded per set]."),
+]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
 
 
@@ -75,3 +84,18 @@ def chosen_format(*, as_json: bool, as_csv: bool) -> Format:
     if as_json and as_csv:
         raise UsageError("an answer has one form", where="--json, --csv", next_step="choose one")
     return Format.JSON if as_json else Format.CSV if as_csv else Format.TABLE
+
+
+def numbers_of(text: str, option: str) -> list[float]:
+    """Numbers separated by commas.
+
+    Raises:
+        UsageError: a part is no number, or not a finite one.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise UsageError("numbers separated by commas are needed", where=option, next_step="for example 0.4,0.5,0.6")
+    return numbers

@@ -35,7 +35,12 @@ def write_rows(
 
 def write_json(value: object) -> None:
     """Print one value as JSON."""
-    print(json.dumps(value, indent=2, default=_plain, allow_nan=False))
+    print(as_json_text(value))
+
+
+def as_json_text(value: object) -> str:
+    """One value as JSON."""
+    return json.dumps(value, indent=2, default=_plain, allow_nan=False)
 
 
 def write_mapping(values: dict[str, object]) -> None:

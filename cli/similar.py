@@ -18,6 +18,7 @@ from cli.options import (
     StoreOption,
     WhereOption,
     chosen_format,
+    numbers_of,
 )
 from cli.reading import reading
 from cli.render import write_rows
@@ -91,7 +92,7 @@ def _queries(searcher: "Searcher", lesions: Sequence[str], vector: str | None, l
     from store.similar import complain_of
 
     if vector is not None:
-        return [searcher.query_for_vector(_numbers(vector))]
+        return [searcher.query_for_vector(numbers_of(vector, "--vector"))]
     if listed is None:
         queries, unknown, without = searcher.queries_for(lesions)
         complain_of(unknown, without, searcher.feature_set)
@@ -110,15 +111,6 @@ def _queries(searcher: "Searcher", lesions: Sequence[str], vector: str | None, l
             next_step="check the names and the set",
         )
     return queries
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(
-            "a vector is numbers separated by commas", where="--vector", next_step="for example 0.4,0.5,0.6"
-        ) from None
 
 
 def _names(source: str) -> list[str]:

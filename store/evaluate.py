@@ -5,7 +5,7 @@ clusters and the classifier depend on chance and are repeated over seeds. `datac
 numbers, texts, lists and None, never nan.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -22,6 +22,9 @@ from store.retrieval_scores import (
 )
 from store.truth_pairs import TruthGroups, TruthSummary
 from store.type_scores import ClassifierScores, ClusterScores, classifier_scores, cluster_scores
+
+Progress = Callable[[str], None]
+"""Told what is being done now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +75,18 @@ class MatchingReport:
 
 
 def evaluate_retrieval(
-    feature_set: str, labelled: Labelled, settings: RetrievalSettings = RetrievalSettings()
+    feature_set: str,
+    labelled: Labelled,
+    settings: RetrievalSettings = RetrievalSettings(),
+    progress: Progress = lambda _: None,
 ) -> RetrievalReport:
     """Score a feature set.
+
+    Args:
+        feature_set: its name, for the report.
+        labelled: the lesions.
+        settings: how.
+        progress: told what is being done.
 
     Raises:
         UsageError: a setting makes no sense, there are fewer than two lesions, or a vector is not finite.
@@ -82,12 +94,16 @@ def evaluate_retrieval(
     count, dimension = labelled.vectors.shape
     _check(settings, count)
     seeds = range(settings.seed, settings.seed + settings.repeats)
-    allowed, excluded = (
-        retrieval_errors(
+    errors = {}
+    for same_patient, mode in ((True, "allowed"), (False, "excluded")):
+        progress(f"ranking {count:,} lesions, same patient {mode}")
+        errors[mode] = retrieval_errors(
             labelled, top=settings.top, same_patient=same_patient, size_normaliser_mm=settings.size_normaliser_mm
         )
-        for same_patient in (True, False)
-    )
+    progress(f"K-means, {settings.repeats} repeats")
+    clusters = cluster_scores(labelled, seeds=seeds, clusters=settings.clusters)
+    progress(f"classifier, {settings.repeats} repeats")
+    classifier = classifier_scores(labelled, seeds=seeds)
     return RetrievalReport(
         feature_set=feature_set,
         lesions=count,
@@ -95,10 +111,9 @@ def evaluate_retrieval(
         dimension=dimension,
         lesions_of_known_type=int((labelled.types >= 0).sum()),
         settings=settings,
-        allowed=allowed,
-        excluded=excluded,
-        clusters=cluster_scores(labelled, seeds=seeds, clusters=settings.clusters),
-        classifier=classifier_scores(labelled, seeds=seeds),
+        **errors,
+        clusters=clusters,
+        classifier=classifier,
     )
 
 

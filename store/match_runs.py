@@ -161,6 +161,15 @@ def thresholds_for(feature_set: FeatureSet, t1: float | None, t2: float | None) 
     )
 
 
+@dataclass(frozen=True, slots=True)
+class MarksToMatch:
+    """Marks of the store that have a vector, and the same as Algorithm 1 takes them."""
+
+    marks: Sequence[Mark]
+    sightings: Sightings
+    without_vector: int
+
+
 def match_store(connection: "duckdb.DuckDBPyConnection", path: Path, settings: MatchSettings) -> MatchRun:
     """Match the marks of one patient, or of all.
 
@@ -170,6 +179,18 @@ def match_store(connection: "duckdb.DuckDBPyConnection", path: Path, settings: M
     """
     feature_set = find_set(connection, settings.feature_set)
     thresholds = thresholds_for(feature_set, settings.t1, settings.t2)
+    found = marks_to_match(connection, path, feature_set, settings)
+    return MatchRun(feature_set, thresholds, found.marks, match(found.sightings, thresholds), found.without_vector)
+
+
+def marks_to_match(
+    connection: "duckdb.DuckDBPyConnection", path: Path, feature_set: FeatureSet, settings: MatchSettings
+) -> MarksToMatch:
+    """The marks that the settings choose, with their vectors in a set.
+
+    Raises:
+        StoreError: no such patient, nothing to match, or a condition that is none.
+    """
     if settings.patient_id is not None:
         require_patient(connection, settings.patient_id)
     chosen = settings.where is not None or settings.as_of is not None
@@ -191,7 +212,7 @@ def match_store(connection: "duckdb.DuckDBPyConnection", path: Path, settings: M
         np.array([mark.study for mark in kept], np.int64),
         vectors.matrix[at[there]],
     )
-    return MatchRun(feature_set, thresholds, kept, match(sightings, thresholds), len(marks) - len(kept))
+    return MarksToMatch(kept, sightings, len(marks) - len(kept))
 
 
 def require_patient(connection: "duckdb.DuckDBPyConnection", patient_id: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from store.evaluate import MatchingReport, RetrievalReport
+from store.evaluation_inputs import Lineage
 from store.matching_scores import PairScores
 from store.retrieval_scores import PRECISION_DEPTHS, MeanError, RetrievalErrors
 from store.type_scores import ClassifierScores, Spread
@@ -39,6 +40,15 @@ def retrieval_markdown(report: RetrievalReport) -> str:
         *_type_parts(report),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def lineage_markdown(lineage: Lineage) -> str:
+    """One sentence on what a report was made with."""
+    versions = ", ".join(f"{table} {version}" for table, version in lineage.lake_versions.items())
+    return (
+        f"Made by lesionary {lineage.lesionary} with `{lineage.feature_set}` of {lineage.model}; "
+        f"versions of the lake's tables: {versions or 'unknown'}.\n"
+    )
 
 
 def _mode(errors: RetrievalErrors) -> str:

@@ -16,6 +16,7 @@ from lesionary import __version__
 from lesionary.artifacts import atomic_file, atomic_write_json, file_sha256
 from lesionary.splits import SPLITS, split_of_patient
 from store.features import find_set, open_vectors
+from store.queries import lake_versions
 from store.selection import lesions_where
 
 if TYPE_CHECKING:
@@ -97,18 +98,13 @@ def export_training_set(
         table.num_rows, len(pc.unique(table["patient_id"])), dict(sorted(Counter(table["split"].to_pylist()).items())),
         len(wanted) - len(rows), digest,
     )  # fmt: skip
-    versions = dict(
-        connection.execute(
-            "SELECT table_name, lake_version FROM store.synced WHERE lake_version >= 0 ORDER BY 1"
-        ).fetchall()
-    )
     recipe = {
         "settings": asdict(settings),
         "feature_set": {
             "id": found.feature_set_id, "model": found.model_id, "dimension": found.dimension, "metric": found.metric,
             "signature": hashlib.sha256("".join(found.checksums.values()).encode()).hexdigest(),
         },
-        "lake_versions": versions,
+        "lake_versions": lake_versions(connection),
         "lesionary": __version__,
         "written": asdict(written),
     }  # fmt: skip
