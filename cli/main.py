@@ -23,6 +23,7 @@ from cli import (
     patients,
     phantom,
     reidentify,
+    response,
     show,
     similar,
     sql,
@@ -74,6 +75,7 @@ app.command("sql")(sql.sql)
 app.command("show")(show.show)
 app.command("similar")(similar.similar)
 app.command("match")(match.match)
+app.command("response")(response.response)
 app.command("reidentify")(reidentify.reidentify)
 app.command("doctor")(doctor.doctor)
 app.add_typer(lake_commands.app, name="lake")

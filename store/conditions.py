@@ -16,42 +16,51 @@ if TYPE_CHECKING:
     import duckdb
 
 CONDITION_SECONDS = 60.0
+WHERE_OPTION = "--where"
 _MOST_CHARACTERS = 10_000
 _EXAMPLE = "for example \"lesion_type = 'liver' AND long_mm > 10\""
 _TABLE = "lake_rows.lesion_features AS lesion_features"
 
 
-def checked_condition(connection: "duckdb.DuckDBPyConnection", text: str, seconds: float = CONDITION_SECONDS) -> str:
+def checked_condition(
+    connection: "duckdb.DuckDBPyConnection", text: str, seconds: float = CONDITION_SECONDS, option: str = WHERE_OPTION
+) -> str:
     """The text itself, to be put between a parenthesis and a line break with a parenthesis.
+
+    Args:
+        connection: on the store.
+        text: the condition.
+        seconds: what it may take to be understood.
+        option: the one it came with, for refusals.
 
     Raises:
         StoreError: it is not one yes-or-no expression over `lesion_features`, or takes too long to understand.
     """
     if not text.strip() or len(text) > _MOST_CHARACTERS or "\0" in text:
-        raise _refused(f"a condition of 1 to {_MOST_CHARACTERS} characters is needed")
+        raise _refused(f"a condition of 1 to {_MOST_CHARACTERS} characters is needed", option)
     import duckdb
 
     try:
         with Deadline(connection, seconds).running():
-            _require_expression(connection, text)
+            _require_expression(connection, text, option)
             described = connection.execute(f"DESCRIBE SELECT ({text}\n) AS condition FROM {_TABLE}").fetchall()  # noqa: S608
             # Binds it where it will stand: aggregates and window functions have no place there.
             connection.execute(f"EXPLAIN SELECT 1 FROM {_TABLE} WHERE ({text}\n)")  # noqa: S608
     except duckdb.Error as error:
-        raise _refused(refusal(error)) from None
+        raise _refused(refusal(error), option) from None
     kind = described[0][1]
     if kind != "BOOLEAN":
-        raise _refused(f"a condition is true or false, this one is {kind}")
+        raise _refused(f"a condition is true or false, this one is {kind}", option)
     return text
 
 
-def _require_expression(connection: "duckdb.DuckDBPyConnection", text: str) -> None:
+def _require_expression(connection: "duckdb.DuckDBPyConnection", text: str, option: str) -> None:
     """The tree of `coalesce(<text>, false)` has the text as its first operand exactly when it is one expression."""
     statement = f"SELECT coalesce({text}\n, false) FROM lesion_features"  # noqa: S608 (parsed, never run)
     ((found,),) = connection.execute("SELECT json_serialize_sql(?)", [statement]).fetchall()
     tree = json.loads(found)
     if tree.get("error"):
-        raise _refused(" ".join(str(tree.get("error_message", "it cannot be read")).split())[:300])
+        raise _refused(" ".join(str(tree.get("error_message", "it cannot be read")).split())[:300], option)
     try:
         (parsed,) = tree["statements"]
         node = parsed["node"]
@@ -68,9 +77,9 @@ def _require_expression(connection: "duckdb.DuckDBPyConnection", text: str) -> N
     except (KeyError, TypeError, ValueError):
         whole, first = False, None
     if not whole:
-        raise _refused("this is more than one expression")
+        raise _refused("this is more than one expression", option)
     if _holds(first, "PARAMETER"):
-        raise _refused("a condition has no parameters")
+        raise _refused("a condition has no parameters", option)
 
 
 def _holds(tree: Any, kind: str) -> bool:  # noqa: ANN401 (a tree of JSON)
@@ -86,5 +95,5 @@ def _holds(tree: Any, kind: str) -> bool:  # noqa: ANN401 (a tree of JSON)
     return False
 
 
-def _refused(what: str) -> StoreError:
-    return StoreError(what, where="--where", next_step=_EXAMPLE)
+def _refused(what: str, option: str) -> StoreError:
+    return StoreError(what, where=option, next_step=_EXAMPLE)

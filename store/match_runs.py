@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 
     from lesionary.lake import Lake
 
+STUDIES_IN_ORDER = """
+    SELECT patient_id, study_id, min(study_day) AS study_day, row_number() OVER (
+        PARTITION BY patient_id ORDER BY min(study_day) NULLS LAST, min(study_index) NULLS LAST, study_id
+    ) AS study
+    FROM (
+        SELECT patient_id, study_id, study_day, study_index FROM lake_rows.series
+        UNION ALL SELECT patient_id, study_id, study_day, study_index FROM lake_rows.lesion_features
+    ) GROUP BY patient_id, study_id
+"""
+"""Every study of every patient with its place among the patient's, by day, then index, then name."""
+
 
 @dataclass(frozen=True, slots=True)
 class MatchSettings:
@@ -45,7 +56,7 @@ class Mark:
     patient_id: str
     study_id: str
     study: int
-    """Counts the patient's studies that have marks, in time, from 1."""
+    """Its place among all of the patient's studies, marked or not, from 1."""
     study_index: int | None
     study_day: int | None
     lesion_type: str | None
@@ -231,18 +242,15 @@ def require_patient(connection: "duckdb.DuckDBPyConnection", patient_id: str) ->
 def read_marks(
     connection: "duckdb.DuckDBPyConnection", patient_id: str | None, wanted: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int64], list[Mark]]:
-    """Marks with their numbers, by patient, study and name; studies in the order of day, then index, then name."""
+    """Marks with their numbers, by patient, study and name."""
     rows = connection.execute(
-        """
-        SELECT lesion_number, lesion_id, patient_id, study_id,
-            dense_rank() OVER (
-                PARTITION BY patient_id ORDER BY study_day NULLS LAST, study_index NULLS LAST, study_id
-            ) AS study,
-            study_index, study_day, lesion_type, long_mm, short_mm
-        FROM lake_rows.lesion_features
+        f"""
+        SELECT lesion_number, lesion_id, patient_id, study_id, study, study_index, lesions.study_day, lesion_type,
+            long_mm, short_mm
+        FROM lake_rows.lesion_features AS lesions JOIN ({STUDIES_IN_ORDER}) AS studies USING (patient_id, study_id)
         WHERE (? OR lesion_number IN (SELECT unnest(?::BIGINT[]))) AND (?::VARCHAR IS NULL OR patient_id = ?)
         ORDER BY patient_id, study, lesion_id
-        """,
+        """,  # noqa: S608 (our own)
         [wanted is None, [] if wanted is None else wanted.tolist(), patient_id, patient_id],
     ).fetchall()
     return np.array([row[0] for row in rows], np.int64), [Mark(*row[1:]) for row in rows]

@@ -165,7 +165,8 @@ def _describe_gone(targets: Sequence[Target], sum_mm: float) -> str:
 
 
 def _groups(groups: Sequence[int]) -> str:
-    return f"group{'s' * (len(groups) > 1)} {', '.join(map(str, groups))}"
+    """As `lesionary match` ends their names."""
+    return ", ".join(f"g{group}" for group in groups)
 
 
 def _percent(value: float, reference: float) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionary.errors import StoreError, UsageError
-from store.conditions import CONDITION_SECONDS, checked_condition
+from store.conditions import CONDITION_SECONDS, WHERE_OPTION, checked_condition
 from store.limits import Deadline
 from store.queries import refusal
 
@@ -40,6 +40,7 @@ def lesions_where(
     where: str | None,
     as_of: str | None = None,
     seconds: float = CONDITION_SECONDS,
+    option: str = WHERE_OPTION,
 ) -> NDArray[np.int64]:
     """Numbers of the lesions that are meant, ascending; all of them without a condition.
 
@@ -48,12 +49,13 @@ def lesions_where(
         where: a SQL condition over `lesion_features`, from a person.
         as_of: as `as_of_condition` takes it.
         seconds: what the condition may take in the engine.
+        option: the option that `where` came with, for refusals.
 
     Raises:
         StoreError: the condition is none, takes too long, or no lesion is left.
         UsageError: the day is none.
     """
-    conditions = [f"({checked_condition(connection, where, seconds)}\n)"] if where is not None else []
+    conditions = [f"({checked_condition(connection, where, seconds, option)}\n)"] if where is not None else []
     conditions += [as_of_condition(as_of)] if as_of is not None else []
     import duckdb
 
@@ -64,10 +66,10 @@ def lesions_where(
                 f"WHERE {' AND '.join(conditions) or 'true'}"
             ).fetchnumpy()
     except duckdb.Error as error:
-        raise StoreError(refusal(error), where="--where", next_step="change the condition") from None
+        raise StoreError(refusal(error), where=option, next_step="change the condition") from None
     numbers: NDArray[np.int64] = np.sort(np.asarray(rows["lesion_number"], np.int64))
     if not len(numbers):
-        asked = " and ".join(name for name, given in (("--where", where), ("--as-of", as_of)) if given is not None)
+        asked = " and ".join(name for name, given in ((option, where), ("--as-of", as_of)) if given is not None)
         raise StoreError(
             "no lesion is left" if asked else "the store holds no lesion", where=asked,
             next_step="widen the condition" if asked else "run `lesionary ingest` and `lesionary sync`",

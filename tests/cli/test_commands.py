@@ -12,28 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from cli.main import app, main
-from lesionary.errors import LesionaryError
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Run a command in an empty folder; gives its exit code, stdout and stderr as the console script would."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("LESIONARY_LAKE", "LESIONARY_STORE", "LESIONARY_DEBUG", "LESIONARY_QUIET", "LESIONARY_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
-
-    def call(*arguments, stdin=None):
-        result = CliRunner().invoke(app, [str(one) for one in arguments], input=stdin)
-        if isinstance(result.exception, LesionaryError):
-            return result.exception.exit_code, result.stdout, str(result.exception)
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.stdout, result.stderr
-
-    return call
+from cli.main import main
 
 
 @pytest.fixture

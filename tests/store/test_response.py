@@ -154,10 +154,10 @@ def test_figures_of_a_course_agree_with_each_other(rules, lesions, expected):
         ("1 liver 100 0", "every target is gone"),
         ("1 node 20 8", "every target node is normal (their sum is 8 mm)"),
         ("1 liver 50 0; 2 node 20 8", "every target is gone and every target node is normal (their sum is 8 mm)"),
-        ("1 liver 50 0 3", "disease is back after all targets were gone: group 1"),
-        ("1 liver 50 -; 2 lung 50 50", "1 of 2 targets without a size: group 1"),
+        ("1 liver 50 0 3", "disease is back after all targets were gone: g1"),
+        ("1 liver 50 -; 2 lung 50 50", "1 of 2 targets without a size: g1"),
         ("1 liver 50 -; 2 lung 50 130", "sum of the measured targets alone 30 % above the nadir of 100 mm (30 mm)"),
-        ("1 liver 50 50; 2 lung - 9; 3 lung - 9", "new lesion: groups 2, 3; sum equal to the baseline of 50 mm"),
+        ("1 liver 50 50; 2 lung - 9; 3 lung - 9", "new lesion: g2, g3; sum equal to the baseline of 50 mm"),
         ("1 liver 8 8", "no measurable lesion at the baseline, so there is no target to follow"),
     ],
 )
@@ -169,7 +169,7 @@ def test_new_lesion_that_stays_is_the_reason_of_later_progression():
     last = course_of("1 liver 50 50 50; 2 lung - 9 9").assessments[-1]
 
     assert (last.new_groups, last.earlier_new_groups) == ((), (2,))
-    assert last.reason.startswith("new since the baseline and still marked: group 2")
+    assert last.reason.startswith("new since the baseline and still marked: g2")
 
 
 def test_order_of_measurements_and_studies_does_not_matter():
