@@ -29,7 +29,7 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	@$(PIP_INSTALL) --editable '.[dev,bench]'
 	@touch $@
 
-demo: $(VENV)/.installed ## phantom → ingest → sync → SQL answers → a picture, in demo/
+demo: $(VENV)/.installed ## phantom → ingest → sync → SQL, similar lesions, courses, responses, reports, in demo/
 	@LESIONARY=$(BIN)/lesionary bash docs/demo.sh
 
 test: $(VENV)/.installed-dev ## the fast tests

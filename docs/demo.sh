@@ -37,7 +37,21 @@ lesion=$("$lesionary" sql --csv "SELECT lesion_id FROM lesion_features WHERE ima
      ORDER BY len(flags), window_low_hu, abs(long_mm - 25), lesion_id LIMIT 1" | tail -n 1)
 "$lesionary" show "$lesion" --picture "$out/lesion.png"
 
-say "7. A PACS export: DICOM in ten syntaxes, reports, presentation states, AIM, archives in archives, planted names"
+say "7. Lesions like it in other patients; the same lesions through time; patients like this one; the response"
+"$lesionary" similar "$lesion" -k 5 --picture "$out/similar.png"
+patient=$("$lesionary" sql --csv "SELECT patient_id FROM lesion_features WHERE image_available
+     GROUP BY patient_id ORDER BY count(DISTINCT study_id) DESC, count(*) DESC, patient_id LIMIT 1" | tail -n 1)
+"$lesionary" match "$patient" --picture "$out/course.png" --growth-chart "$out/growth.png"
+"$lesionary" patients similar "$patient" -k 3
+"$lesionary" response "$patient" --chart "$out/response.png"
+
+say "8. Every patient's lesions matched, kept as a run, and compared with the phantom's own truth"
+"$lesionary" match --all
+ask "SELECT state, count(*) AS rows FROM matches GROUP BY state ORDER BY rows DESC"
+"$lesionary" evaluate matching --truth "$out/release/truth.csv" --report "$out/reports" | head -n 12
+"$lesionary" evaluate retrieval --feature-set location --report "$out/reports" | head -n 12
+
+say "9. A PACS export: DICOM in ten syntaxes, reports, presentation states, AIM, archives in archives, planted names"
 "$lesionary" phantom pacs "$out/pacs" --patients 4 --seed 7 --image-size 256 --max-slices-per-series 10
 # The demo's key lies in the demo's folder; yours lies in your configuration folder.
 "$lesionary" ingest "$out/pacs/export" --key-file "$out/demo.key"
@@ -46,12 +60,12 @@ ask "SELECT source, source_format, count(*) AS lesions, round(median(long_mm), 1
      FROM lesion_features GROUP BY ALL ORDER BY ALL"
 ask "SELECT shape, source_format, count(*) AS marks, count(duplicate_of) AS duplicates FROM marks GROUP BY ALL ORDER BY ALL"
 
-say "8. Out again, for a viewer: one measurement report a study"
-"$lesionary" export sr "$out/reports"
+say "10. Out again, for a viewer: one measurement report a study"
+"$lesionary" export sr "$out/sr"
 
-say "9. Is everything whole?"
+say "11. Is everything whole?"
 "$lesionary" lake verify --deep
 "$lesionary" doctor
 
 echo
-echo "Look at $out/lesion.png; ask more with: LESIONARY_LAKE=$out/lake $lesionary sql"
+echo "Look at the pictures and charts in $out/; ask more with: LESIONARY_LAKE=$out/lake $lesionary sql"
