@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from lesionary import __version__
 from lesionary.artifacts import atomic_file, atomic_write_json, file_sha256
+from lesionary.errors import StoreError
 from lesionary.splits import SPLITS, split_of_patient
 from store.features import find_set, open_vectors
 from store.queries import lake_versions
@@ -89,6 +90,11 @@ def export_training_set(
     table = _with_parts(table.drop(["lesion_number"]), settings)
     if settings.part:
         table = table.filter(pc.equal(table["split"], settings.part))
+        if not table.num_rows:
+            raise StoreError(
+                f"no lesion is in part {settings.part}", where="--split",
+                next_step="--split-by patient makes parts of its own, --split all writes every one",
+            )  # fmt: skip
     table = table.sort_by("lesion_id")
     with atomic_file(target) as sink:
         pq.write_table(table, sink, compression="zstd")

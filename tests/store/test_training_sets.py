@@ -116,3 +116,9 @@ def test_day_that_is_none_is_refused(path, tmp_path, as_of):
     with pytest.raises(UsageError, match="--as-of: a day since the patient's first study is needed, or study:N"):
         export(path, tmp_path / "x.parquet", as_of=as_of)
     assert not (tmp_path / "x.parquet").exists()
+
+
+def test_a_part_without_a_lesion_is_refused(path, tmp_path):
+    with pytest.raises(StoreError, match="--split: no lesion is in part train; --split-by patient makes parts"):
+        export(path, tmp_path / "x.parquet", part="train", where="split = 'test'")
+    assert not (tmp_path / "x.parquet").exists()
