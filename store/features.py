@@ -7,7 +7,7 @@ newest version of a name also the view `features."name"`.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionary.errors import StoreError, UsageError
-from store.vectors import IndexKind, Vectors, is_whole, kind_for, map_vectors, read_vectors, write_vectors
+from store.vectors import INDEX_FILE, IndexKind, Vectors, is_whole, kind_for, map_vectors, read_vectors, write_vectors
 from store.versions import files_folder
 
 if TYPE_CHECKING:
@@ -148,15 +148,19 @@ def open_vectors(connection: "duckdb.DuckDBPyConnection", path: Path, found: Fea
         found: the set.
     """
     folder = files_folder(path) / found.vector_folder
-    if not is_whole(folder, found.checksums):
-        matrix, rows = read_vectors(connection, found.table, found.dimension)
-        try:
-            built = write_vectors(folder.parent, found.feature_set_id, matrix, rows, IndexKind(found.index_kind))
-        except OSError:
-            # Nowhere to put them: this answer is exact and slower.
-            return Vectors.in_memory(matrix, rows)
-        folder = folder.parent / built.folder
-    return map_vectors(folder)
+    if is_whole(folder, found.checksums):
+        return map_vectors(folder)
+    plain = {name: checksum for name, checksum in found.checksums.items() if name != INDEX_FILE}
+    if len(plain) < len(found.checksums) and is_whole(folder, plain):
+        # The next sync builds the index anew; until then the vectors are scanned.
+        return replace(map_vectors(folder), index_file=None)
+    matrix, rows = read_vectors(connection, found.table, found.dimension)
+    try:
+        built = write_vectors(folder.parent, found.feature_set_id, matrix, rows, IndexKind.EXACT)
+    except OSError:
+        # Nowhere to put them: this answer is exact and slower.
+        return Vectors.in_memory(matrix, rows)
+    return map_vectors(folder.parent / built.folder)
 
 
 def make_feature_table(connection: "duckdb.DuckDBPyConnection", set_id: str, dimension: int) -> None:
@@ -238,24 +242,25 @@ def _refresh(connection: "duckdb.DuckDBPyConnection", files: Path, row: tuple[ob
     set_id, name, version, model_id, dimension, metric, created_at, lesions_version, built_in = row
     set_id, dimension = str(set_id), int(str(dimension))
     table = feature_table(set_id)
-    # hash() of what the files are made of, in an order that does not matter.
-    ((rows, signature),) = connection.execute(
-        f"SELECT count(*), concat(count(*), '-', bit_xor(hash(lesion_number, patient_id, vector))) "  # noqa: S608
-        f"FROM lake_rows.lesion_features JOIN {table} USING (lesion_id)"
-    ).fetchall()
+    rows, signature = _signature(connection, table, built_in=bool(built_in))
     kind = kind_for(rows, dimension, wanted)
     present = connection.execute(
         "SELECT signature, index_kind, vector_folder, checksums FROM store.feature_sets WHERE feature_set_id = ?",
         [set_id],
     ).fetchone()
-    if present and (present[0], present[1]) == (signature, kind) and is_whole(files / present[2], present[3]):
-        connection.execute(
-            "UPDATE store.feature_sets SET created_at = ?, lesions_version = ? WHERE feature_set_id = ?",
-            [created_at, lesions_version, set_id],
-        )
-        return str(present[2])
-    matrix, numbers = read_vectors(connection, table, dimension)
-    built = write_vectors(files, set_id, matrix, numbers, kind)
+    known = None
+    if present is not None and is_whole(files / present[2], present[3]):
+        if (present[0], present[1]) == (signature, kind):
+            connection.execute(
+                "UPDATE store.feature_sets SET created_at = ?, lesions_version = ? WHERE feature_set_id = ?",
+                [created_at, lesions_version, set_id],
+            )
+            return str(present[2])
+        known = map_vectors(files / present[2])
+        if _signature(connection, table, known, built_in=bool(built_in)) != (len(known.lesions), present[0]):
+            known = None
+    matrix, numbers = read_vectors(connection, table, dimension, known)
+    built = write_vectors(files, set_id, matrix, numbers, kind, known)
     connection.execute(
         "INSERT OR REPLACE INTO store.feature_sets VALUES "
         "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -265,6 +270,23 @@ def _refresh(connection: "duckdb.DuckDBPyConnection", files: Path, row: tuple[ob
         ],
     )  # fmt: skip
     return built.folder
+
+
+def _signature(
+    connection: "duckdb.DuckDBPyConnection", table: str, known: Vectors | None = None, *, built_in: bool
+) -> tuple[int, str]:
+    """How many vectors a set has, and a value that changes with them; of all of them, or up to the last known lesion.
+
+    A lesion gets a new number whenever its row changes and a vector a new shard, so no vector has to be read for it.
+    """
+    key = "lesion_number" if built_in else "lesion_number, shard"
+    upto = "true" if known is None else f"lesion_number <= {int(known.lesions[-1]) if len(known.lesions) else 0}"
+    ((rows, signature),) = connection.execute(
+        # In an order that does not matter.
+        f"SELECT count(*), concat(count(*), '-', bit_xor(hash({key}))) "  # noqa: S608 (our own)
+        f"FROM lake_rows.lesion_features JOIN {table} USING (lesion_id) WHERE {upto}"
+    ).fetchall()
+    return rows, signature
 
 
 def _statistics(matrix: NDArray[np.float32]) -> Sequence[list[float]]:

@@ -25,11 +25,33 @@ _ADD_ROWS = 65_536
 _SEED = 20180
 
 
-def write_index(kind: IndexKind, matrix: NDArray[np.float32], file: Path) -> None:
-    """Build an index over the rows of a matrix and write it to a file."""
-    index = _build_ivf(matrix) if kind is IndexKind.IVF else _build_hnsw(matrix)
-    _set_effort(index, _measured_effort(index, matrix))
+def write_index(kind: IndexKind, matrix: NDArray[np.float32], file: Path, grown_from: Path | None = None) -> None:
+    """Put an index over the rows of a matrix into a file.
+
+    Args:
+        kind: inverted lists or graph.
+        matrix: (n, d).
+        file: where to.
+        grown_from: index over the matrix's first rows. The other rows are added to it if it is of that kind and has as
+            many lists as a new one would have; else all of it is built.
+    """
+    index = _grown(kind, matrix, grown_from) if grown_from else None
+    if index is None:
+        index = _build_ivf(matrix) if kind is IndexKind.IVF else _build_hnsw(matrix)
+        _set_effort(index, _measured_effort(index, matrix))
     faiss.write_index(index, str(file))
+
+
+def _grown(kind: IndexKind, matrix: NDArray[np.float32], file: Path) -> Any:  # noqa: ANN401 (FAISS has no types)
+    """The index of this file with the matrix's further rows, or None where a new one is due."""
+    # A downcast index does not own what it shows.
+    owner = faiss.read_index(str(file))
+    index = faiss.downcast_index(owner)
+    wanted = faiss.IndexIVFFlat if kind is IndexKind.IVF else faiss.IndexHNSWFlat
+    if not isinstance(index, wanted) or (kind is IndexKind.IVF and index.nlist != _lists_for(len(matrix))):
+        return None
+    _add(owner, matrix[owner.ntotal :])
+    return owner
 
 
 class ApproximateIndex:
@@ -53,8 +75,7 @@ class ApproximateIndex:
 
 def _build_ivf(matrix: NDArray[np.float32]) -> Any:  # noqa: ANN401 (FAISS has no types)
     rows, dimension = matrix.shape
-    lists = int(min(4 * np.sqrt(rows), rows / _TRAINING_ROWS_PER_LIST))
-    lists = max(1, 1 << (lists.bit_length() - 1))
+    lists = _lists_for(rows)
     index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dimension), dimension, lists)
     index.cp.seed, index.cp.niter = _SEED, 10
     generator = np.random.default_rng(_SEED)
@@ -62,6 +83,12 @@ def _build_ivf(matrix: NDArray[np.float32]) -> Any:  # noqa: ANN401 (FAISS has n
     index.train(np.ascontiguousarray(matrix[sample]))
     _add(index, matrix)
     return index
+
+
+def _lists_for(rows: int) -> int:
+    """Four times the root of the rows, down to a power of two, each list with enough rows to train it."""
+    lists = int(min(4 * np.sqrt(rows), rows / _TRAINING_ROWS_PER_LIST))
+    return max(1, 1 << (lists.bit_length() - 1))
 
 
 def _build_hnsw(matrix: NDArray[np.float32]) -> Any:  # noqa: ANN401

@@ -163,7 +163,7 @@ CREATE VIEW lesion_features AS SELECT * EXCLUDE (lesion_number) FROM lake_rows.l
 CREATE VIEW patients AS
 SELECT
     patient_id, any_value(sex) AS sex, min(age_years) AS first_age_years, max(age_years) AS last_age_years,
-    count(DISTINCT study_id) AS studies, count(*) AS series, max(study_day) AS days,
+    count(DISTINCT study_id) AS studies, count(*) AS series, max(study_day) - min(study_day) AS days,
     coalesce(any_value(lesions), 0) AS lesions
 FROM lake_rows.series
 LEFT JOIN (SELECT patient_id, count(*) AS lesions FROM lake_rows.lesions GROUP BY ALL) USING (patient_id)

@@ -106,7 +106,7 @@ class Built:
 
 
 def read_vectors(
-    connection: "duckdb.DuckDBPyConnection", table: str, dimension: int
+    connection: "duckdb.DuckDBPyConnection", table: str, dimension: int, known: "Vectors | None" = None
 ) -> tuple[NDArray[np.float32], NDArray[np.void]]:
     """Every lesion's vector out of the database, with its row of `ROW_TYPE`, by ascending number of the lesion.
 
@@ -114,25 +114,36 @@ def read_vectors(
         connection: on the store.
         table: quoted name of the set's table or view.
         dimension: of its vectors.
+        known: vectors of the first lesions, as the database still has them; those are not read again.
     """
     joined = f"FROM lake_rows.lesion_features JOIN {table} USING (lesion_id)"
-    ((count,),) = connection.execute(f"SELECT count(*) {joined}").fetchall()
-    reader = connection.sql(
-        "SELECT lesion_number, dense_rank() OVER (ORDER BY patient_id) AS patient, vector "
-        f"{joined} ORDER BY lesion_number"
-    ).to_arrow_reader(_FETCH_ROWS)
-    matrix, rows = np.empty((count, dimension), np.float32), np.empty(count, ROW_TYPE)
+    named = connection.execute(
+        f"SELECT lesion_number, dense_rank() OVER (ORDER BY patient_id) AS patient {joined} ORDER BY lesion_number"
+    ).fetchnumpy()
+    matrix, rows = np.empty((len(named["patient"]), dimension), np.float32), np.empty(len(named["patient"]), ROW_TYPE)
+    rows["lesion"], rows["patient"] = named["lesion_number"], named["patient"]
     at = 0
+    if known is not None:
+        at = len(known.lesions)
+        matrix[:at] = known.matrix
+    last = int(rows["lesion"][at - 1]) if at else 0
+    reader = connection.sql(
+        f"SELECT vector {joined} WHERE lesion_number > {last} ORDER BY lesion_number"
+    ).to_arrow_reader(_FETCH_ROWS)
     for batch in reader:
         part = slice(at, at + batch.num_rows)
-        matrix[part] = batch.column(2).flatten().to_numpy(zero_copy_only=False).reshape(-1, dimension)
-        rows["lesion"][part], rows["patient"][part] = batch.column(0).to_numpy(), batch.column(1).to_numpy()
+        matrix[part] = batch.column(0).flatten().to_numpy(zero_copy_only=False).reshape(-1, dimension)
         at = part.stop
     return matrix, rows
 
 
 def write_vectors(
-    files: Path, set_id: str, matrix: NDArray[np.float32], rows: NDArray[np.void], kind: IndexKind
+    files: Path,
+    set_id: str,
+    matrix: NDArray[np.float32],
+    rows: NDArray[np.void],
+    kind: IndexKind,
+    known: Vectors | None = None,
 ) -> Built:
     """Put vectors on disk under a name made of their content; nothing is written where they are there already.
 
@@ -142,6 +153,7 @@ def write_vectors(
         matrix: (n, d).
         rows: (n,) of `ROW_TYPE`.
         kind: the index that is built over them; exact has none.
+        known: vectors that the matrix begins with; an index over them is added to where that is as good.
     """
     digest = hashlib.sha256(matrix.reshape(-1).view(np.uint8).data)
     digest.update(rows.tobytes())
@@ -159,7 +171,7 @@ def write_vectors(
         if kind is not IndexKind.EXACT:
             from store.indexes import write_index
 
-            write_index(kind, matrix, draft / INDEX_FILE)
+            write_index(kind, matrix, draft / INDEX_FILE, known.index_file if known else None)
             make_durable(draft / INDEX_FILE)
         checksums = {file.name: _sha256(file) for file in sorted(draft.iterdir())}
         if not is_whole(folder, checksums):

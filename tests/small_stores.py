@@ -36,15 +36,21 @@ _OF_LESION = (
 
 
 def make_store(path, lesions, vectors=None, index=IndexKind.AUTO):
-    """A store of these lesions; `vectors` maps names of further feature sets to {lesion_id: vector}."""
+    """A store of these lesions; `vectors` maps names of further feature sets to {lesion_id: vector}.
+
+    A store that is there already gets them as well.
+    """
     rows = [LESION | lesion for lesion in lesions]
     series = {row["series_id"]: row for row in rows}
     with writing(path), open_draft(path) as (connection, draft):
+        for (present,) in connection.execute("SELECT series_id FROM lake_rows.series").fetchall():
+            series.pop(present, None)
         _insert(connection, "series", _OF_SERIES, series.values())
         _insert(connection, "lesions", _OF_LESION, rows)
         connection.execute(
             "INSERT INTO lake_rows.lesion_features SELECT nextval('store.lesion_numbers'), * "
-            "FROM store.lesion_features_now ORDER BY lesion_id"
+            "FROM store.lesion_features_now WHERE lesion_id NOT IN (SELECT lesion_id FROM lake_rows.lesion_features) "
+            "ORDER BY lesion_id"
         )
         for name, by_lesion in (vectors or {}).items():
             _add_set(connection, name, by_lesion)
@@ -63,12 +69,14 @@ def _insert(connection, table, columns, rows):
 def _add_set(connection, name, by_lesion):
     dimension = len(next(iter(by_lesion.values())))
     set_id = f"{name}@1"
-    connection.execute(
-        "INSERT INTO lake_rows.feature_sets VALUES (?, ?, 1, 'test', ?, 'euclidean', 1, ?, 1)",
-        [set_id, name, dimension, MADE_AT],
-    )
+    present = connection.execute("SELECT 1 FROM lake_rows.feature_sets WHERE feature_set_id = ?", [set_id]).fetchone()
+    if not present:
+        connection.execute(
+            "INSERT INTO lake_rows.feature_sets VALUES (?, ?, 1, 'test', ?, 'euclidean', 1, ?, 1)",
+            [set_id, name, dimension, MADE_AT],
+        )
     make_feature_table(connection, set_id, dimension)
     connection.execute(
-        f'INSERT INTO features."{set_id}" SELECT unnest(?), unnest(?), 1',
+        f"INSERT INTO features.\"{set_id}\" SELECT unnest(?), unnest(?), nextval('store.shard_numbers')",
         [list(by_lesion), [np.asarray(vector, np.float32).tolist() for vector in by_lesion.values()]],
     )

@@ -4,15 +4,25 @@ import os
 
 import numpy as np
 import pytest
-from small_stores import make_store
+from small_stores import MADE_AT, make_store
 
-from store.database import open_reader
-from store.features import find_set, open_vectors
+from store.database import open_draft, open_reader
+from store.features import LesionsVersion, find_set, open_vectors, refresh_sets
 from store.indexes import ApproximateIndex, write_index
 from store.nearest import nearest, squared_lengths
 from store.similar import Searcher
-from store.vectors import EXACT_BYTES, INDEX_FILE, LENGTHS_FILE, MATRIX_FILE, ROWS_FILE, IndexKind, is_whole, kind_for
-from store.versions import files_folder
+from store.vectors import (
+    EXACT_BYTES,
+    INDEX_FILE,
+    LENGTHS_FILE,
+    MATRIX_FILE,
+    ROWS_FILE,
+    IndexKind,
+    is_whole,
+    kind_for,
+    read_vectors,
+)
+from store.versions import files_folder, writing
 
 NAMES = [f"t-{number}" for number in range(1, 31)]
 
@@ -134,6 +144,85 @@ def test_rows_name_lesions_and_their_patients(path):
 )
 def test_rule_for_the_kind_of_index(rows, dimension, wanted, kind):
     assert kind_for(rows, dimension, IndexKind(wanted)) == kind
+
+
+def grown_store(path, rows, kind):
+    """A store of `rows` lesions with an index, and then of half as many more; all their vectors."""
+    matrix = np.random.default_rng(6).normal(size=(rows + rows // 2, 12)).astype(np.float32)
+    for part in (range(rows), range(rows, len(matrix))):
+        names = [f"t-{at:05d}" for at in part]
+        lesions = [{"lesion_id": name, "patient_id": f"p{at % 90}"} for name, at in zip(names, part, strict=True)]
+        make_store(path, lesions, {"made": dict(zip(names, matrix[part], strict=True))}, index=kind)
+    return matrix
+
+
+@pytest.mark.parametrize("kind", [IndexKind.EXACT, IndexKind.IVF, IndexKind.HNSW])
+def test_new_vectors_join_those_that_are_there(tmp_path, kind, monkeypatch):
+    fetched = []
+
+    def read(connection, table, dimension, known=None):
+        fetched.append((table, 0 if known is None else len(known.lesions)))
+        return read_vectors(connection, table, dimension, known)
+
+    monkeypatch.setattr("store.features.read_vectors", read)
+    path = tmp_path / "f.duckdb"
+    # Twelve hundred and eighteen hundred rows have equally many lists.
+    matrix = grown_store(path, 1_200, kind)
+
+    assert [known for table, known in fetched if "made" in table] == [0, 1_200]
+    with open_reader(path) as connection:
+        searcher = Searcher(connection, path, "made")
+        assert np.array_equal(searcher.vectors.matrix, matrix)
+        assert (searcher.vectors.index_file is None) == (kind is IndexKind.EXACT)
+        queries = [searcher.query_for_vector(row) for row in matrix[::40].tolist()]
+        found = searcher.search(queries, 1)
+    assert [one.rows[0] for one in found] == list(range(0, len(matrix), 40))
+
+
+def test_index_is_built_anew_when_it_would_have_more_lists(tmp_path):
+    first, second = (tmp_path / name for name in ("a.faiss", "b.faiss"))
+    matrix = np.random.default_rng(2).normal(size=(6_000, 8)).astype(np.float32)
+    write_index(IndexKind.IVF, matrix[:1_200], first)
+    write_index(IndexKind.IVF, matrix, second, grown_from=first)
+
+    assert ApproximateIndex(second).settings()["lists"] > ApproximateIndex(first).settings()["lists"]
+    assert ApproximateIndex(second).candidates(matrix[5_990:], 1)[:, 0].tolist() == list(range(5_990, 6_000))
+
+
+def test_changed_vectors_are_read_again(path):
+    with writing(path), open_draft(path) as (connection, draft):
+        # A shard of the lake that takes another's place.
+        connection.execute(
+            """UPDATE features."made@1" SET vector = list_reverse(vector::FLOAT[])::FLOAT[12], shard = shard + 1"""
+        )
+        draft.vector_folders += refresh_sets(connection, draft.folder, LesionsVersion(2, MADE_AT), IndexKind.AUTO)
+    with open_reader(path) as connection:
+        vectors = open_vectors(connection, path, find_set(connection, "made"))
+        stored = dict(
+            connection.execute(
+                'SELECT lesion_number, vector FROM lake_rows.lesion_features JOIN features."made" USING (lesion_id)'
+            ).fetchall()
+        )
+
+    assert [stored[number] for number in vectors.lesions.tolist()] == [tuple(row) for row in vectors.matrix.tolist()]
+
+
+@pytest.mark.parametrize("how", ["missing", "torn", "one bit"])
+def test_without_its_index_a_set_is_scanned_until_the_next_sync(tmp_path, how):
+    path = tmp_path / "f.duckdb"
+    matrix = grown_store(path, 1_200, IndexKind.IVF)
+    folder, found = folder_of(path)
+    damage(folder / INDEX_FILE, how)
+
+    with open_reader(path) as connection:
+        searcher = Searcher(connection, path, "made")
+        (nearest_one,) = searcher.search([searcher.query_for_vector(matrix[7].tolist())], 1)
+        assert searcher.vectors.index_file is None
+    assert nearest_one.rows.tolist() == [7]
+    make_store(path, [], index=IndexKind.IVF)
+    folder, found = folder_of(path)
+    assert (folder / INDEX_FILE).exists()
+    assert is_whole(folder, found.checksums)
 
 
 @pytest.mark.parametrize("kind", [IndexKind.IVF, IndexKind.HNSW])
