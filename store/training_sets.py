@@ -16,7 +16,7 @@ from lesionary import __version__
 from lesionary.artifacts import atomic_file, atomic_write_json, file_sha256
 from lesionary.errors import StoreError
 from lesionary.splits import SPLITS, split_of_patient
-from store.features import find_set, open_vectors
+from store.features import FeatureSet, find_set, open_vectors
 from store.queries import lake_versions
 from store.selection import lesions_where
 
@@ -104,7 +104,16 @@ def export_training_set(
         table.num_rows, len(pc.unique(table["patient_id"])), dict(sorted(Counter(table["split"].to_pylist()).items())),
         len(wanted) - len(rows), digest,
     )  # fmt: skip
-    recipe = {
+    recipe = _recipe(connection, found, settings, written)
+    atomic_write_json(target.with_name(target.name + RECIPE_SUFFIX), recipe)
+    return written
+
+
+def _recipe(
+    connection: "duckdb.DuckDBPyConnection", found: FeatureSet, settings: TrainingSetSettings, written: TrainingSet
+) -> dict[str, object]:
+    """All that is needed to make the file again, and to tell whether it is the same."""
+    return {
         "settings": asdict(settings),
         "feature_set": {
             "id": found.feature_set_id, "model": found.model_id, "dimension": found.dimension, "metric": found.metric,
@@ -114,8 +123,6 @@ def export_training_set(
         "lesionary": __version__,
         "written": asdict(written),
     }  # fmt: skip
-    atomic_write_json(target.with_name(target.name + RECIPE_SUFFIX), recipe)
-    return written
 
 
 def _with_parts(table: pa.Table, settings: TrainingSetSettings) -> pa.Table:
