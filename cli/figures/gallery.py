@@ -5,13 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from cli.figures.growth import GrowthLine, growth_chart
 from cli.figures.lesion_images import LesionImage, read_image
 from cli.figures.longitudinal import draw_longitudinal
 from cli.figures.longitudinal_grid import Link, LinkKind, Sighting, State, StudyColumn, counted
 from cli.figures.patches import Patch, cut_patch, field_of_view_mm
 from cli.figures.retrieval import RetrievalRow, Tile, draw_retrieval
+from cli.figures.tiles import type_text
 from lesionary.artifacts import atomic_file
+from lesionary.errors import StoreError
 
 if TYPE_CHECKING:
     import duckdb
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 # Patches are cut finer than tiles are drawn, so that nothing is enlarged twice.
 _PATCH_PX = 240
+# For lesions that their source's window would show as black on black, as a scan's own window does in the lungs.
+_LUNG_WINDOW_HU = (-1350.0, 150.0)
 
 
 def write_retrieval(
@@ -36,7 +42,7 @@ def write_retrieval(
     with _reader(lake) as reader:
         rows = [
             RetrievalRow(
-                _tile(reader, connection, query.lesion_id, None),
+                _query_tile(reader, connection, query),
                 [_tile(reader, connection, hit.lesion_id, hit.distance) for hit in hits],
             )
             for query, hits in answers
@@ -62,31 +68,50 @@ def write_longitudinal(lake: str, connection: "duckdb.DuckDBPyConnection", found
         if edge.kind != "same_study"
     ]
     seen = f"{counted(found.groups, 'lesion')} in {counted(len(studies), 'study', 'studies')}"
-    title = f"{rows[0].patient_id}: {seen}, matched by {_settings(found)}"
-    _save(draw_longitudinal([studies[number] for number in sorted(studies)], sightings, links, title), picture)
+    title, subtitle = f"{rows[0].patient_id}: {seen}", f"matched by {_settings(found)}"
+    if all(study.day is None for study in studies.values()):
+        subtitle += "; days of the studies not known"
+    columns = [studies[number] for number in sorted(studies)]
+    _save(draw_longitudinal(columns, sightings, links, title, subtitle), picture)
 
 
 def write_growth(found: "MatchRun", chart: Path) -> None:
-    """One patient's long diameters over time; of several marks of a lesion in one study the largest counts."""
+    """One patient's long diameters over time; of several marks of a lesion in one study the largest counts.
+
+    Raises:
+        StoreError: none of the patient's lesions has a long diameter.
+    """
     rows = list(found.rows())
     by_day = all(row.study_day is not None for row in rows)
     by_group: defaultdict[str, dict[float, float]] = defaultdict(dict)
     vanished: dict[str, float] = {}
+    types: dict[str, str] = {}
     for row in rows:
         when = float(row.study_day if by_day and row.study_day is not None else row.study)
         if row.mark is None:
             vanished[row.group_id] = when
-        elif row.mark.long_mm is not None:
+            continue
+        if row.mark.lesion_type is not None:
+            types.setdefault(row.group_id, row.mark.lesion_type)
+        if row.mark.long_mm is not None:
             sizes = by_group[row.group_id]
             sizes[when] = max(row.mark.long_mm, sizes.get(when, 0.0))
+    if not by_group:
+        raise StoreError(
+            f"no lesion of {rows[0].patient_id} has a long diameter",
+            where="--growth-chart",
+            next_step="leave the chart out",
+        )
     lines = [
         GrowthLine(
-            f"lesion {_number(group)}", sorted(sizes), [sizes[day] for day in sorted(sizes)], vanished.get(group)
+            _line_name(group, types.get(group)), sorted(sizes), [sizes[day] for day in sorted(sizes)],
+            vanished.get(group),
         )
         for group, sizes in sorted(by_group.items(), key=lambda item: _number(item[0]))
-    ]
-    axis = "days since the patient's first study" if by_day else "study (its day is not known)"
-    content = growth_chart(lines, f"{rows[0].patient_id}, matched by {_settings(found)}", axis)
+    ]  # fmt: skip
+    axis = "days since the patient's first study" if by_day else "study (not every day is known)"
+    seen = f"{counted(len(lines), 'lesion')} in {counted(len({row.study for row in rows}), 'study', 'studies')}"
+    content = growth_chart(lines, f"{rows[0].patient_id}: {seen}, matched by {_settings(found)}", axis)
     write_chart(content, chart)
 
 
@@ -96,11 +121,15 @@ def write_chart(content: bytes, file: Path) -> None:
         sink.write(content)
 
 
+def _query_tile(reader: "SliceReader", connection: "duckdb.DuckDBPyConnection", query: "Query") -> Tile:
+    if query.lesion_id is None:
+        return Tile(None, None, None, None, None, None, None, tuple(query.vector.tolist()))
+    return _tile(reader, connection, query.lesion_id, None)
+
+
 def _tile(
-    reader: "SliceReader", connection: "duckdb.DuckDBPyConnection", lesion_id: str | None, distance: float | None
+    reader: "SliceReader", connection: "duckdb.DuckDBPyConnection", lesion_id: str, distance: float | None
 ) -> Tile:
-    if lesion_id is None:
-        return Tile(None, None, None, None, None, None, None)
     from store.queries import lesion
 
     fact: dict[str, Any] = lesion(connection, lesion_id)
@@ -134,9 +163,21 @@ def _shared_fields(rows: "Sequence[MatchedRow]", images: dict[str, LesionImage |
 
 def _patch(image: LesionImage, field_mm: float | None) -> Patch:
     return cut_patch(
-        image.hu, image.tight_box_xyxy_px, image.points_xy_px, image.spacing_xy_mm, image.window_hu,
+        image.hu, image.tight_box_xyxy_px, image.points_xy_px, image.spacing_xy_mm, _shown_window(image),
         side_px=_PATCH_PX, field_mm=field_mm,
     )  # fmt: skip
+
+
+def _shown_window(image: LesionImage) -> tuple[float, float]:
+    """The source's window, or that of lungs where the source's would leave most of the lesion's box black."""
+    left, top, right, bottom = (round(edge) for edge in image.tight_box_xyxy_px)
+    inside = image.hu[max(top, 0) : max(bottom, 0) + 1, max(left, 0) : max(right, 0) + 1]
+    dark = inside.size > 0 and float(np.median(inside)) <= image.window_hu[0]
+    return _LUNG_WINDOW_HU if dark else image.window_hu
+
+
+def _line_name(group: str, lesion_type: str | None) -> str:
+    return f"lesion {_number(group)}" + ("" if lesion_type is None else f", {type_text(lesion_type)}")
 
 
 def _settings(found: "MatchRun") -> str:

@@ -58,7 +58,12 @@ def growth_chart(lines: Sequence[GrowthLine], title: str, time_axis: str) -> byt
     axes.set(xlabel=time_axis, ylabel="long diameter, mm")
     # Neither days nor studies have halves.
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(bottom=0)
+    days = [day for line in shown for day in (*line.days, line.vanished_on) if day is not None]
+    if min(days) == max(days):
+        # A single study would be shown in thousandths of a day.
+        axes.set_xlim(days[0] - 1, days[0] + 1)
+        axes.set_xticks([days[0]], [f"{days[0]:g}"])
+    axes.set_ylim(0, 1.08 * max(max(line.long_mm) for line in shown) or 1.0)
     tidy(axes)
     columns = 1 + len(shown) // _LINES_IN_COLUMN
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=columns)

@@ -12,7 +12,9 @@ from PIL import Image
 
 from lesionary.picture import window_to_grey
 
-_MARGIN_MM = 25.0
+# Around a lesion at least this much, and at most that much, so that a small one is more than its own axes.
+_LEAST_MARGIN_MM, _MOST_MARGIN_MM = 12.0, 25.0
+_MARGIN_SHARE = 1.25
 _SIDE_PX = 160
 # Bicubic resampling looks two pixels far.
 _RIM_PX = 3
@@ -35,11 +37,19 @@ class Patch:
 def field_of_view_mm(
     box_xyxy_px: tuple[float, float, float, float],
     spacing_xy_mm: tuple[float, float],
-    margin_mm: float = _MARGIN_MM,
+    margin_mm: float | None = None,
 ) -> float:
-    """How many millimetres a square patch shows from side to side: the box's longer side and a margin on both."""
+    """How many millimetres a square patch shows from side to side: the box's longer side and a margin on both.
+
+    Unless given, the margin grows with the box: 12 mm around small ones, 25 mm from 20 mm on.
+    """
     x_min, y_min, x_max, y_max = box_xyxy_px
-    return max((x_max - x_min) * spacing_xy_mm[0], (y_max - y_min) * spacing_xy_mm[1]) + 2 * margin_mm
+    side_mm = max((x_max - x_min) * spacing_xy_mm[0], (y_max - y_min) * spacing_xy_mm[1])
+    return side_mm + 2 * (_margin_mm(side_mm) if margin_mm is None else margin_mm)
+
+
+def _margin_mm(side_mm: float) -> float:
+    return min(max(side_mm * _MARGIN_SHARE, _LEAST_MARGIN_MM), _MOST_MARGIN_MM)
 
 
 def cut_patch(
@@ -49,7 +59,7 @@ def cut_patch(
     spacing_xy_mm: tuple[float, float],
     window_hu: tuple[float, float],
     *,
-    margin_mm: float = _MARGIN_MM,
+    margin_mm: float | None = None,
     side_px: int = _SIDE_PX,
     field_mm: float | None = None,
 ) -> Patch:
@@ -64,7 +74,7 @@ def cut_patch(
         points_xy_px: (k, 2), zero-based.
         spacing_xy_mm: along x (from column to column), then along y.
         window_hu: lower and upper end.
-        margin_mm: at least so much is shown on every side of the box.
+        margin_mm: so much is shown on every side of the box; as `field_of_view_mm` chooses unless given.
         side_px: rows and columns of the patch.
         field_mm: shown from side to side in place of box and margin, so that patches can share one scale.
 
@@ -75,10 +85,11 @@ def cut_patch(
     box = np.asarray(box_xyxy_px, dtype=np.float64)
     spacing = np.asarray(spacing_xy_mm, dtype=np.float64)
     _check(hu, box, points, spacing, window_hu)
-    if not (math.isfinite(margin_mm) and margin_mm >= 0 and side_px >= 1):
+    most_margin_mm = _MOST_MARGIN_MM if margin_mm is None else margin_mm
+    if not (math.isfinite(most_margin_mm) and most_margin_mm >= 0 and side_px >= 1):
         raise ValueError(f"a margin of {margin_mm} mm around a patch of {side_px} px")
     size_px = np.array([hu.shape[1], hu.shape[0]], dtype=np.float64)
-    largest_mm = float((size_px * spacing).max()) + 2 * margin_mm
+    largest_mm = float((size_px * spacing).max()) + 2 * most_margin_mm
     wanted_mm = field_of_view_mm(box_xyxy_px, spacing_xy_mm, margin_mm) if field_mm is None else field_mm
     if not (math.isfinite(wanted_mm) and wanted_mm > 0):
         raise ValueError(f"a patch of {wanted_mm} mm shows nothing")

@@ -4,7 +4,7 @@ Every text is remembered with its place, so that what a figure says can be check
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -181,6 +181,11 @@ def fit_text(
         if width_of(cut, least, bold=bold) <= width_px:
             return cut, least
     return _ELLIPSIS, least
+
+
+def common_size(texts: Iterable[str], size_px: int, width_px: float, *, bold: bool = False) -> int:
+    """The size at which `fit_text` writes the widest of them, so that texts side by side look alike."""
+    return min((fit_text(text, size_px, width_px, bold=bold)[1] for text in texts), default=size_px)
 
 
 def wrap_text(text: str, size_px: int, width_px: float, *, bold: bool = False) -> list[str]:

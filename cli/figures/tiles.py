@@ -103,7 +103,7 @@ def _draw_scale_bar(tile: Sheet, mm_per_px: float) -> None:
     right = left + length_mm / mm_per_px
     tile.fill((left - 1, bottom - thickness - 1, right + 1, bottom + 1), "#000000")
     tile.fill((left, bottom - thickness, right, bottom), "#FFFFFF")
-    size = max(9, round(side / 15))
+    size = max(11, round(side / 15))
     tile.write(f"{length_mm} mm", (left, bottom - thickness - 3), size, colour="#FFFFFF", anchor="ls", halo="#000000")
 
 
