@@ -201,6 +201,8 @@ def study_words(study: "Assessment") -> Iterator[tuple[str, bool]]:
         yield f"{study.sum_mm:.1f} mm" + ("" if change is None else f", {change:+.0f} %".replace("-", "−")), False
     elif study.partial_sum_mm is not None:
         yield f"at least {study.partial_sum_mm:.1f} mm", False
+    elif study.target_sizes_mm:
+        yield "no target measured", False
     if study.new_groups:
         shown = ", ".join(map(str, study.new_groups[:_MOST_NEW_NAMED]))
         more = ", …" if len(study.new_groups) > _MOST_NEW_NAMED else ""

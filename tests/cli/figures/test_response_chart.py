@@ -82,6 +82,7 @@ def test_an_incomplete_study_is_hollow_and_leaves_a_gap(drawn):
     assert [one.get_xydata().tolist() for one in hollow] == [[[56, 30]]]
     assert words(axes)[2:4] == ["at least 30.0 mm", "not evaluable"]
     assert "NE, not evaluable" in legend(axes)
+    assert words(drawn(course_of((1, "liver", 60, None))))[2:] == ["no target measured", "not evaluable"]
 
 
 def test_new_lesions_are_named_at_their_study(drawn):
