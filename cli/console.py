@@ -61,3 +61,8 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Such as "1 study" and "2 studies"."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import note
+from cli.console import counted, note
 from cli.options import (
     DEFAULT_LAKE,
     AsOfOption,
@@ -91,8 +91,7 @@ def match(
     _print(found, form, summary=every)
     if found.without_vector:
         note(
-            f"{found.without_vector} marks could not be matched: they have no vector in "
-            f"{found.feature_set.feature_set_id}"
+            f"not matched, without a vector in {found.feature_set.feature_set_id}: {counted(found.without_vector, 'mark')}"
         )
     if every or run:
         _keep(lake, path, run or found.feature_set.name, found)

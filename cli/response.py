@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import note
+from cli.console import counted, note
 from cli.options import (
     DEFAULT_LAKE,
     AsOfOption,
@@ -145,7 +145,7 @@ def _record(patient: str, found: "PatientResponse", rules: "Rules", lineage: "Li
 def _print(patient: str, found: "PatientResponse") -> None:
     course, run = found.course, found.run
     print(
-        f"{patient}: baseline study {course.baseline_time}, {_count(course.targets, 'target')}, best response "
+        f"{patient}: baseline study {course.baseline_time}, {counted(len(course.targets), 'target')}, best response "
         f"{course.best_response or 'not known'} (unconfirmed); lesions matched by {run.feature_set.feature_set_id} "
         f"(T1 {run.thresholds.t1:g}, T2 {run.thresholds.t2:g})\n"
     )
@@ -169,9 +169,11 @@ def _print(patient: str, found: "PatientResponse") -> None:
     for limit in course.limits:
         print(f"  - {limit}")
     if run.without_vector:
-        print(f"  - {run.without_vector} marks have no vector in {run.feature_set.feature_set_id} and are left out.")
+        left_out = counted(run.without_vector, "mark")
+        print(f"  - Left out, without a vector in {run.feature_set.feature_set_id}: {left_out}.")
     if found.studies_without_marks:
-        print(f"  - {found.studies_without_marks} studies have no mark; whether anybody looked is not known.")
+        unmarked = counted(found.studies_without_marks, "study", "studies")
+        print(f"  - Without a mark, and nobody knows whether anybody looked: {unmarked}.")
 
 
 def _rows(found: "PatientResponse") -> list[tuple[object, ...]]:
@@ -183,7 +185,3 @@ def _rows(found: "PatientResponse") -> list[tuple[object, ...]]:
         )
         for one in found.course.assessments
     ]  # fmt: skip
-
-
-def _count(things: tuple[object, ...], name: str) -> str:
-    return f"{len(things)} {name}{'s' * (len(things) != 1)}"

@@ -130,7 +130,7 @@ def _check(settings: RetrievalSettings, lesions: int) -> None:
             raise UsageError(f"{what} must be {need}", where="evaluate retrieval")
     if lesions < 2:
         raise UsageError(
-            f"{lesions} lesions with features are too few to rank",
+            f"lesions with features are too few to rank: {lesions}",
             where="evaluate retrieval",
             next_step="sync the store or change the condition",
         )

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from cli.console import counted
 from cli.figures.growth import GrowthLine, growth_chart
 from cli.figures.lesion_images import LesionImage, read_image
 from cli.figures.longitudinal import draw_longitudinal
-from cli.figures.longitudinal_grid import Link, LinkKind, Sighting, State, StudyColumn, counted
+from cli.figures.longitudinal_grid import Link, LinkKind, Sighting, State, StudyColumn
 from cli.figures.patches import Patch, cut_patch, field_of_view_mm
 from cli.figures.retrieval import RetrievalRow, Tile, draw_retrieval
 from cli.figures.tiles import type_text

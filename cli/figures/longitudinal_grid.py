@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from cli.console import counted
 from cli.figures.patches import Patch
 
 State = Literal["baseline", "new", "persistent", "vanished", "merged", "split"]
@@ -113,8 +114,3 @@ def _cell(sightings: Sequence[Sighting]) -> Cell:
     largest = max(sightings, key=lambda one: (one.long_mm or 0.0, one.patch is not None, one.lesion_id or ""))
     names = frozenset(one.lesion_id for one in sightings if one.lesion_id is not None)
     return Cell(largest, len(sightings) - 1, names)
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """Such as "1 study" and "2 studies"."""
-    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -101,7 +101,7 @@ def test_mistakes_are_one_line_with_what_to_do(phantom, subtests):
         (["matching", "--truth", "p/truth.csv", "--sweep=-1"], "--sweep: a distance cannot be negative"),
         (["matching", "--truth", "p/truth.csv", "--feature-set", "triplet"], "the store has no such feature set"),
         (["retrieval", "--where", "long_mm > 1e6"], "--where: no lesion is left"),
-        (["retrieval", "--where", "lesion_id = 'dl-1'"], "1 lesions with features are too few to rank"),
+        (["retrieval", "--where", "lesion_id = 'dl-1'"], "lesions with features are too few to rank: 1"),
     ):
         with subtests.test(arguments):
             code, out, error = phantom("evaluate", *arguments)
