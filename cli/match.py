@@ -90,9 +90,8 @@ def match(
             note(f"growth chart: {growth_chart}")
     _print(found, form, summary=every)
     if found.without_vector:
-        note(
-            f"not matched, without a vector in {found.feature_set.feature_set_id}: {counted(found.without_vector, 'mark')}"
-        )
+        left_out = counted(found.without_vector, "mark")
+        note(f"not matched, without a vector in {found.feature_set.feature_set_id}: {left_out}")
     if every or run:
         _keep(lake, path, run or found.feature_set.name, found)
 

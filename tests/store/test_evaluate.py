@@ -144,5 +144,5 @@ def test_settings_that_make_no_sense_are_refused(labelled, settings, sentence):
 def test_one_lesion_is_too_few():
     lone = Labelled(np.zeros((1, 1), np.float32), np.zeros(1, np.int64), np.zeros(1, np.int64), *np.zeros((2, 1, 3)))
 
-    with pytest.raises(UsageError, match="1 lesions with features are too few"):
+    with pytest.raises(UsageError, match="too few to rank: 1"):
         evaluate_retrieval("location", lone)
