@@ -81,12 +81,20 @@ def _is_current(path: Path, snapshot: LakeSnapshot, index: IndexKind) -> bool:
         return False
     with contextlib.suppress(StoreError), open_reader(path) as connection:
         synced = dict(connection.execute("SELECT table_name, lake_version FROM store.synced").fetchall())
-        return synced == dict(snapshot.versions) and all(
+        return synced == dict(snapshot.versions) and _holds_shards_of(connection, snapshot) and all(
             one.index_kind == kind_for(one.lesions, one.dimension, index)
             and is_whole(files_folder(path) / one.vector_folder, one.checksums)
             for one in list_sets(connection)
         )
     return False
+
+
+def _holds_shards_of(connection: duckdb.DuckDBPyConnection, snapshot: LakeSnapshot) -> bool:
+    """Whether the rows are this lake's: one that was made anew counts its versions from 0 again."""
+    taken = set(connection.execute("SELECT table_name, path FROM store.shards").fetchall())
+    live = {(name, shard.path) for name, shards in snapshot.shards.items() for shard in shards}
+    # Vectors whose set nobody has described are not taken.
+    return taken <= live and all(name == EMBEDDINGS.name for name, _ in live - taken)
 
 
 def _take_changes(

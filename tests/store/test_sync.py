@@ -100,6 +100,21 @@ def test_sync_follows_what_is_new_and_what_was_replaced(lake, release, tmp_path)
     assert rows_of(path) == rows_of(fresh)
 
 
+def test_lake_made_anew_with_the_same_versions_replaces_every_row(tmp_path):
+    path = tmp_path / "features.duckdb"
+    for name, rows in (("old", 2), ("new", 3)):
+        patients = [annotation_row(File_name=f"00000{rows + at}_01_01_003.png") for at in range(rows)]
+        slices = {f"00000{rows + at}_01_01": [3] for at in range(rows)}
+        lake = Lake.create(str(tmp_path / name))
+        take_in(lake, write_release(tmp_path / f"release-{name}", slices, patients))
+        sync(lake, path)
+
+        with open_reader(path) as connection:
+            here = connection.execute("SELECT patient_id FROM lesions ORDER BY ALL").fetchall()
+        assert here == sorted((one,) for one in lake.read("lesions")["patient_id"].to_pylist())
+        assert len(here) == rows
+
+
 def test_deleted_store_comes_back_the_same(lake, tmp_path):
     path = tmp_path / "features.duckdb"
     sync(lake, path)
