@@ -124,7 +124,7 @@ def take_in(
 
     opened = Lake.open(lake)
     imported = import_set(opened, file, name, model)
-    sync(opened, store_path(lake, store))
+    sync(opened, store_path(lake, store), index=None)
     note(f"{imported.feature_set_id}: {imported.vectors} vectors of {imported.dimension} numbers")
 
 
@@ -144,7 +144,7 @@ def drop(
         raise UsageError("say which version", where=feature_set, next_step=f"for example {feature_set}@1")
     opened = Lake.open(lake)
     drop_set(opened, feature_set)
-    sync(opened, store_path(lake, store))
+    sync(opened, store_path(lake, store), index=None)
     note(f"{feature_set}: dropped")
 
 

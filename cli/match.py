@@ -147,5 +147,5 @@ def _keep(lake: str, path: Path, run: str, found: "MatchRun") -> None:
 
     opened = Lake.open(lake)
     land(opened, run, found)
-    sync(opened, path)
+    sync(opened, path, index=None)
     note(f"kept as run {run}: lesionary sql \"FROM matches WHERE run = '{run}'\"")

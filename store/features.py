@@ -177,7 +177,7 @@ def make_feature_table(connection: "duckdb.DuckDBPyConnection", set_id: str, dim
 
 
 def refresh_sets(
-    connection: "duckdb.DuckDBPyConnection", files: Path, lesions: LesionsVersion, wanted: IndexKind
+    connection: "duckdb.DuckDBPyConnection", files: Path, lesions: LesionsVersion, wanted: IndexKind | None
 ) -> list[str]:
     """Bring every set's description and vector files up to the rows of the store; the folders that belong to it now.
 
@@ -185,7 +185,7 @@ def refresh_sets(
         connection: the writer's.
         files: folder of the store's versions.
         lesions: the lake's table lesions as the store holds it.
-        wanted: kind of index.
+        wanted: kind of index; None: the kind that each set has, of new ones by their size.
     """
     for one in BUILT_IN_SETS:
         numbers = ", ".join(one.numbers)
@@ -237,17 +237,19 @@ def _forget_all_but(connection: "duckdb.DuckDBPyConnection", names: set[str]) ->
     connection.execute("DELETE FROM store.feature_sets WHERE NOT list_contains(?, feature_set_id)", [list(names)])
 
 
-def _refresh(connection: "duckdb.DuckDBPyConnection", files: Path, row: tuple[object, ...], wanted: IndexKind) -> str:
+def _refresh(
+    connection: "duckdb.DuckDBPyConnection", files: Path, row: tuple[object, ...], wanted: IndexKind | None
+) -> str:
     """One set: nothing is read again where neither its lesions nor their vectors have changed."""
     set_id, name, version, model_id, dimension, metric, created_at, lesions_version, built_in = row
     set_id, dimension = str(set_id), int(str(dimension))
     table = feature_table(set_id)
     rows, signature = _signature(connection, table, built_in=bool(built_in))
-    kind = kind_for(rows, dimension, wanted)
     present = connection.execute(
         "SELECT signature, index_kind, vector_folder, checksums FROM store.feature_sets WHERE feature_set_id = ?",
         [set_id],
     ).fetchone()
+    kind = kind_for(rows, dimension, wanted or (IndexKind(present[1]) if present else IndexKind.AUTO))
     known = None
     if present is not None and is_whole(files / present[2], present[3]):
         if (present[0], present[1]) == (signature, kind):

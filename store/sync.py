@@ -44,7 +44,7 @@ def sync(
     path: Path,
     progress: Progress | None = None,
     *,
-    index: IndexKind = IndexKind.AUTO,
+    index: IndexKind | None = IndexKind.AUTO,
     on_wait: Waiting | None = None,
 ) -> list[TableSync]:
     """Bring the store at `path` to the lake's newest versions.
@@ -53,7 +53,7 @@ def sync(
         lake: where from.
         path: of the store.
         progress: told how far it is.
-        index: how feature sets are searched; by their size unless given.
+        index: how feature sets are searched; by their size unless given; None: as each set is now.
         on_wait: called when another sync has to end first.
 
     Raises:
@@ -75,14 +75,14 @@ def sync(
         return done
 
 
-def _is_current(path: Path, snapshot: LakeSnapshot, index: IndexKind) -> bool:
+def _is_current(path: Path, snapshot: LakeSnapshot, index: IndexKind | None) -> bool:
     """Whether the newest version of the store holds the lake at these versions, with whole vectors beside it."""
     if not path.exists():
         return False
     with contextlib.suppress(StoreError), open_reader(path) as connection:
         synced = dict(connection.execute("SELECT table_name, lake_version FROM store.synced").fetchall())
         return synced == dict(snapshot.versions) and _holds_shards_of(connection, snapshot) and all(
-            one.index_kind == kind_for(one.lesions, one.dimension, index)
+            (index is None or one.index_kind == kind_for(one.lesions, one.dimension, index))
             and is_whole(files_folder(path) / one.vector_folder, one.checksums)
             for one in list_sets(connection)
         )

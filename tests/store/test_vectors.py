@@ -146,6 +146,17 @@ def test_rule_for_the_kind_of_index(rows, dimension, wanted, kind):
     assert kind_for(rows, dimension, IndexKind(wanted)) == kind
 
 
+def test_without_a_wanted_kind_sets_keep_theirs_and_new_ones_go_by_their_size(tmp_path):
+    names = [f"t-{at:04d}" for at in range(1_000)]
+    vectors = dict(zip(names, np.random.default_rng(4).normal(size=(1_000, 4)), strict=True))
+    path = make_store(tmp_path / "f.duckdb", [{"lesion_id": name} for name in names], {"made": vectors}, IndexKind.IVF)
+    make_store(path, [], {"other": vectors}, index=None)
+
+    with open_reader(path) as connection:
+        kinds = {name: find_set(connection, name).index_kind for name in ("made", "size", "other")}
+    assert kinds == {"made": "ivf", "size": "ivf", "other": "exact"}
+
+
 def grown_store(path, rows, kind):
     """A store of `rows` lesions with an index, and then of half as many more; all their vectors."""
     matrix = np.random.default_rng(6).normal(size=(rows + rows // 2, 12)).astype(np.float32)
