@@ -53,8 +53,9 @@ def write_mapping(values: dict[str, object]) -> None:
 def _write_json(columns: Sequence[str], rows: Iterable[Sequence[object]], out: TextIO) -> None:
     out.write("[")
     separator = "\n"
+    names = _distinct(columns)
     for row in rows:
-        record = dict(zip(columns, map(_finite, row), strict=True))
+        record = dict(zip(names, map(_json_value, row), strict=True))
         out.write(f"{separator}  {json.dumps(record, default=_plain, allow_nan=False)}")
         separator = ",\n"
     out.write("\n]\n")
@@ -101,9 +102,28 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _finite(value: object) -> object:
-    """JSON has no NaN and no infinity."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _distinct(columns: Sequence[str]) -> list[str]:
+    """The columns' names with a number behind those that came before, which an object would lose: a, a_1."""
+    names: dict[str, None] = {}
+    for column in columns:
+        name, number = column, 0
+        # A name that a later column has on its own is left to it.
+        while name in names or (number and name in columns):
+            number += 1
+            name = f"{column}_{number}"
+        names[name] = None
+    return list(names)
+
+
+def _json_value(value: object) -> object:
+    """The value without what JSON lacks, at any depth: NaN, infinity, keys that are no text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [_json_value(one) for one in value]
+    if isinstance(value, dict):
+        return {str(key): _json_value(one) for key, one in value.items()}
+    return value
 
 
 def _plain(value: object) -> object:
@@ -115,7 +135,7 @@ def _plain(value: object) -> object:
 
 def _csv_cell(value: object) -> object:
     if isinstance(value, list | tuple | dict):
-        return json.dumps(value, default=_plain)
+        return json.dumps(_json_value(value), default=_plain)
     return "" if value is None else value
 
 

@@ -81,10 +81,14 @@ def _is_current(path: Path, snapshot: LakeSnapshot, index: IndexKind | None) -> 
         return False
     with contextlib.suppress(StoreError), open_reader(path) as connection:
         synced = dict(connection.execute("SELECT table_name, lake_version FROM store.synced").fetchall())
-        return synced == dict(snapshot.versions) and _holds_shards_of(connection, snapshot) and all(
-            (index is None or one.index_kind == kind_for(one.lesions, one.dimension, index))
-            and is_whole(files_folder(path) / one.vector_folder, one.checksums)
-            for one in list_sets(connection)
+        return (
+            synced == dict(snapshot.versions)
+            and _holds_shards_of(connection, snapshot)
+            and all(
+                (index is None or one.index_kind == kind_for(one.lesions, one.dimension, index))
+                and is_whole(files_folder(path) / one.vector_folder, one.checksums)
+                for one in list_sets(connection)
+            )
         )
     return False
 

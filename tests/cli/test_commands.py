@@ -95,6 +95,20 @@ def test_sql_prints_a_table_csv_and_json(filled):
     assert values[2] == {"lesion_id": "dl-3", "long_mm": 16.0, "lesion_type": None, "flags": []}
 
 
+def test_json_is_valid_and_whole_whatever_the_engine_answers(filled):
+    columns = "1 AS a, 2 AS a, 3 AS a_1, ['nan'::DOUBLE, 1] AS list, {'x': 'inf'::FLOAT} AS struct"
+    question = f"SELECT {columns}, MAP {{DATE '2020-01-02': 'nan'::DOUBLE}} AS map"
+
+    code, out, _ = filled("sql", question, "--json")
+    assert code == 0
+    record = {"a": 1, "a_2": 2, "a_1": 3, "list": [None, 1.0], "struct": {"x": None}, "map": {"2020-01-02": None}}
+    assert json.loads(out, parse_constant=pytest.fail) == [record]
+    row = next(csv.DictReader(io.StringIO(filled("sql", question, "--csv")[1])))
+    assert [json.loads(row[name]) for name in ("list", "struct", "map")] == [
+        record[name] for name in ("list", "struct", "map")
+    ]
+
+
 def test_sql_writes_parquet_and_does_not_overwrite_it(filled, tmp_path):
     question = "SELECT lesion_id, box_xyxy_px FROM lesions ORDER BY 1"
 
