@@ -48,6 +48,8 @@ def checked_condition(
             connection.execute(f"EXPLAIN SELECT 1 FROM {_TABLE} WHERE ({text}\n)")  # noqa: S608
     except duckdb.Error as error:
         raise _refused(refusal(error), option) from None
+    except RecursionError:
+        raise _refused("it is nested too deeply", option) from None
     kind = described[0][1]
     if kind != "BOOLEAN":
         raise _refused(f"a condition is true or false, this one is {kind}", option)

@@ -209,6 +209,8 @@ def test_conditions_people_write_are_taken_as_they_are(path, condition):
         ("", "1 to 10000 characters"),
         ("x" * 10_001, "1 to 10000 characters"),
         ("true\0", "1 to 10000 characters"),
+        ("NOT " * 900 + "true", "nested too deeply"),
+        ("[" * 600 + "]" * 600 + " IS NOT NULL", "nested too deeply"),
     ],
 )
 def test_what_is_no_condition_is_named(path, condition, sentence):
