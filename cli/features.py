@@ -120,12 +120,18 @@ def take_in(
     from lesionary.lake import Lake
     from store.database import store_path
     from store.feature_files import import_set
+    from store.features import find_set
     from store.sync import sync
 
     opened = Lake.open(lake)
     imported = import_set(opened, file, name, model)
     sync(opened, store_path(lake, store), index=None)
-    note(f"{imported.feature_set_id}: {imported.vectors} vectors of {imported.dimension} numbers")
+    with reading(lake, store) as (_, connection):
+        known = find_set(connection, imported.feature_set_id).lesions
+    note(
+        f"{imported.feature_set_id}: {imported.vectors} vectors of {imported.dimension} numbers, "
+        f"{known} of them of lesions in the store"
+    )
 
 
 @app.command()

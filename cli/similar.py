@@ -115,7 +115,8 @@ def _queries(searcher: "Searcher", lesions: Sequence[str], vector: str | None, l
 
 def _names(source: str) -> list[str]:
     try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        # Editors on Windows put a mark of the encoding in front.
+        text = sys.stdin.read().removeprefix("\ufeff") if source == "-" else Path(source).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as cause:
         raise UsageError(
             f"the list cannot be read ({type(cause).__name__})",

@@ -16,6 +16,9 @@ from lesionary.schema import EMBEDDINGS, FEATURE_SETS
 from store.features import BUILT_IN_SETS, EUCLIDEAN, checked_set_name
 
 _MOST_NUMBERS = 16_384
+LARGEST_NUMBER = 1e15
+"""Sums of squares of so many numbers stay far within single precision, which proposes the nearest."""
+
 _BATCH_ROWS = 16_384
 
 
@@ -87,6 +90,8 @@ def _checked(file: Path) -> tuple[int, int]:
         values = pc.list_flatten(batch["vector"])
         if values.null_count or not pc.all(pc.is_finite(values)).as_py():
             raise _refused(file, "a vector holds a number that is not finite")
+        if pc.max(pc.abs(values)).as_py() > LARGEST_NUMBER:
+            raise _refused(file, f"a vector holds a number beyond {LARGEST_NUMBER:g}, too large for distances")
         names.append(batch["lesion_id"])
     found = pa.chunked_array(names, pa.string())
     if not len(found):
@@ -109,8 +114,9 @@ def _parts(file: Path, set_id: str) -> Iterator[pa.Table]:
 def _batches(file: Path) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(file) as parquet:
-            if not {"lesion_id", "vector"} <= set(parquet.schema_arrow.names):
-                raise _refused(file, "the columns lesion_id and vector are needed")
+            names = parquet.schema_arrow.names
+            if any(names.count(column) != 1 for column in ("lesion_id", "vector")):
+                raise _refused(file, "one column lesion_id and one column vector are needed")
             for batch in parquet.iter_batches(_BATCH_ROWS, columns=["lesion_id", "vector"]):
                 columns = [batch["lesion_id"].cast(pa.string()), batch["vector"].cast(pa.list_(pa.float32()))]
                 yield pa.RecordBatch.from_arrays(columns, names=["lesion_id", "vector"])

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -107,6 +108,26 @@ def test_json_is_valid_and_whole_whatever_the_engine_answers(filled):
     assert [json.loads(row[name]) for name in ("list", "struct", "map")] == [
         record[name] for name in ("list", "struct", "map")
     ]
+
+
+def test_import_says_how_many_vectors_are_of_lesions_that_the_store_knows(filled, tmp_path):
+    pq.write_table(pa.table({"lesion_id": ["dl-1", "xx-1", "xx-2"], "vector": [[1.0]] * 3}), tmp_path / "v.parquet")
+
+    code, _, notes = filled("features", "import", "made", tmp_path / "v.parquet", "--model", "m")
+
+    assert code == 0
+    assert notes == "made@1: 3 vectors of 1 numbers, 1 of them of lesions in the store\n"
+
+
+@pytest.mark.parametrize("source", ["names.txt", "-"])
+def test_list_of_lesions_may_come_from_an_editor_that_marks_its_encoding(filled, tmp_path, source):
+    content = "\ufeffdl-1\r\n\r\ndl-2\r\n"
+    (tmp_path / "names.txt").write_bytes(content.encode())
+
+    code, out, notes = filled("similar", "--from", source, "--any-patient", "-k", 1, "--csv", stdin=content)
+
+    assert (code, notes) == (0, "")
+    assert [row["query"] for row in csv.DictReader(io.StringIO(out))] == ["dl-1", "dl-2"]
 
 
 def test_sql_writes_parquet_and_does_not_overwrite_it(filled, tmp_path):

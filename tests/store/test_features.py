@@ -186,6 +186,7 @@ def test_names_that_could_not_stand_in_sql_are_refused(lake, tmp_path, name):
         ({"vector": [[1.0]] * 7 + [None]}, "one length"),
         ({"vector": [[]] * 8}, "one length"),
         ({"vector": [[float("nan")]] * 8}, "not finite"),
+        ({"vector": [[1e25]] * 8}, "too large for distances"),
         ({"vector": ["text"] * 8}, "cannot be read"),
     ],
 )
@@ -206,7 +207,11 @@ def test_files_that_are_no_parquet_are_refused(lake, tmp_path, content):
 
 def test_file_without_the_columns_or_rows_is_refused(lake, tmp_path):
     pq.write_table(pa.table({"lesion_id": ["dl-1"]}), tmp_path / "v.parquet")
-    with pytest.raises(SourceError, match="the columns lesion_id and vector are needed"):
+    with pytest.raises(SourceError, match="one column lesion_id and one column vector are needed"):
+        import_set(lake, tmp_path / "v.parquet", "made", "m")
+    twice = [pa.array(["dl-1"]), pa.array(["dl-1"]), pa.array([[1.0]])]
+    pq.write_table(pa.Table.from_arrays(twice, ["lesion_id", "lesion_id", "vector"]), tmp_path / "v.parquet")
+    with pytest.raises(SourceError, match="one column lesion_id and one column vector are needed"):
         import_set(lake, tmp_path / "v.parquet", "made", "m")
     pq.write_table(
         pa.table({"lesion_id": pa.array([], pa.string()), "vector": pa.array([], pa.list_(pa.float32()))}),
