@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lesionary.errors import StoreError, UsageError
 from store.features import FeatureSet, find_set, open_vectors
 from store.matching import DEFAULT_THRESHOLDS, EdgeKind, Matching, Sightings, State, Thresholds, match
+from store.queries import lake_versions
 from store.selection import lesions_where
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ class MatchRun:
     matching: Matching
     without_vector: int
     """Marks that could not be matched because they have no vector in the set."""
+    lesions_version: int
+    """Of the lake's table lesions, as the store held it."""
 
     @property
     def patients(self) -> int:
@@ -191,7 +194,9 @@ def match_store(connection: "duckdb.DuckDBPyConnection", path: Path, settings: M
     feature_set = find_set(connection, settings.feature_set)
     thresholds = thresholds_for(feature_set, settings.t1, settings.t2)
     found = marks_to_match(connection, path, feature_set, settings)
-    return MatchRun(feature_set, thresholds, found.marks, match(found.sightings, thresholds), found.without_vector)
+    matching = match(found.sightings, thresholds)
+    version = lake_versions(connection).get("lesions", 0)
+    return MatchRun(feature_set, thresholds, found.marks, matching, found.without_vector, version)
 
 
 def marks_to_match(
@@ -207,6 +212,12 @@ def marks_to_match(
     chosen = settings.where is not None or settings.as_of is not None
     wanted = lesions_where(connection, settings.where, settings.as_of) if chosen else None
     numbers, marks = read_marks(connection, settings.patient_id, wanted)
+    if not marks:
+        raise StoreError(
+            "none of the patient's lesions is left" if chosen else "the store holds no lesion",
+            where="match",
+            next_step="widen the condition or the day" if chosen else "run `lesionary ingest` and `lesionary sync`",
+        )
     vectors = open_vectors(connection, path, feature_set)
     at = np.searchsorted(vectors.lesions, numbers)
     there = (at < len(vectors.lesions)) & np.isin(numbers, vectors.lesions)
@@ -288,7 +299,7 @@ def _tables(run: str, found: MatchRun) -> "dict[str, pa.Table]":
         "feature_set_id": found.feature_set.feature_set_id,
         "t1": found.thresholds.t1,
         "t2": found.thresholds.t2,
-        "lesions_version": found.feature_set.lesions_version or 0,
+        "lesions_version": found.lesions_version,
         "patients": found.patients,
         "lesions": len(found.marks),
         "groups": found.groups,

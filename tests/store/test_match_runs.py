@@ -5,7 +5,8 @@ from small_stores import make_store
 
 from lesionary.errors import StoreError, UsageError
 from lesionary.lake import Lake
-from store.database import open_reader
+from store.database import open_reader, open_writer
+from store.features import find_set
 from store.match_runs import MatchSettings, land, match_store
 from store.sync import sync
 
@@ -119,11 +120,29 @@ def test_what_cannot_be_matched_is_named(tmp_path, path):
     bare = make_store(tmp_path / "bare.duckdb", [mark("bare", 1, 0.3, release_z=None)])
     with pytest.raises(StoreError, match="none of the 1 lesions has a vector in feature set location@1"):
         run(bare)
+    for settings in ({"where": "patient_id = 't-p2'"}, {"where": "study_index = 3", "as_of": "study:3"}):
+        with pytest.raises(StoreError, match="none of the patient's lesions is left; widen the condition or the day"):
+            run(path, patient_id="t-p1" if "as_of" not in settings else "t-p2", **settings)
+    with pytest.raises(StoreError, match="the store holds no lesion; run `lesionary ingest`"):
+        run(make_store(tmp_path / "empty.duckdb", []))
     made = make_store(tmp_path / "made.duckdb", MARKS[:2], {"made": {"a1": [1.0], "b1": [2.0]}})
     with open_reader(made) as connection:
         with pytest.raises(UsageError, match="no thresholds are recorded for feature set made@1"):
             match_store(connection, made, MatchSettings("made"))
         assert match_store(connection, made, MatchSettings("made", 0.1, 0.2)).groups == 2
+
+
+def test_run_records_the_lesions_it_matched_not_those_its_features_were_made_of(tmp_path):
+    path = make_store(tmp_path / "f.duckdb", MARKS, {"made": {mark["lesion_id"]: [mark["release_x"]] for mark in MARKS}})
+    with open_writer(path) as connection:
+        connection.execute("INSERT INTO store.synced VALUES ('lesions', 7, now())")
+    with open_reader(path) as connection:
+        assert find_set(connection, "made").lesions_version == 1
+        found = match_store(connection, path, MatchSettings("made", 0.01, 0.1))
+    lake = Lake.create(str(tmp_path / "lake"))
+    land(lake, "try", found)
+
+    assert lake.read("match_runs")["lesions_version"].to_pylist() == [7]
 
 
 def test_run_lands_in_lake_and_store_and_replaces_the_one_of_its_name(path, tmp_path):
