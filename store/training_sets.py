@@ -76,6 +76,11 @@ def export_training_set(
     vectors = open_vectors(connection, path, found)
     wanted = lesions_where(connection, settings.where, settings.as_of)
     rows = vectors.positions(wanted)
+    if not len(rows):
+        raise StoreError(
+            f"none of the {len(wanted)} lesions has a vector in feature set {found.feature_set_id}", where="export",
+            next_step=f"`lesionary features describe {found.name}` says what it needs",
+        )  # fmt: skip
     table: pa.Table = (
         connection.sql(
             f"SELECT lesion_number, {', '.join(_COLUMNS)} FROM lake_rows.lesion_features "  # noqa: S608 (our own names)
@@ -87,7 +92,7 @@ def export_training_set(
     )
     flat = pa.array(np.ascontiguousarray(vectors.matrix[rows]).reshape(-1), pa.float32())
     table = table.append_column("vector", pa.FixedSizeListArray.from_arrays(flat, found.dimension))
-    table = _with_parts(table.drop(["lesion_number"]), settings)
+    table = _with_parts(connection, table.drop(["lesion_number"]), settings)
     if settings.part:
         table = table.filter(pc.equal(table["split"], settings.part))
         if not table.num_rows:
@@ -125,13 +130,19 @@ def _recipe(
     }  # fmt: skip
 
 
-def _with_parts(table: pa.Table, settings: TrainingSetSettings) -> pa.Table:
+def _with_parts(connection: "duckdb.DuckDBPyConnection", table: pa.Table, settings: TrainingSetSettings) -> pa.Table:
     """Every row's part; all rows of a patient in one."""
-    parts: dict[str, str] = {}
+    parts = _published_parts(connection) if settings.split_by == "source" else {}
     patients = table["patient_id"].to_pylist()
-    if settings.split_by == "source":
-        for patient, part in zip(patients, table["split"].to_pylist(), strict=True):
-            if part in SPLITS and (patient not in parts or SPLITS.index(part) < SPLITS.index(parts[patient])):
-                parts[patient] = part
     split = [parts.get(patient) or split_of_patient(patient, salt=settings.salt) for patient in patients]
     return table.set_column(table.column_names.index("split"), "split", pa.array(split, pa.string()))
+
+
+def _published_parts(connection: "duckdb.DuckDBPyConnection") -> dict[str, str]:
+    """Each patient's part by all its rows: by those of one training set it could change with the condition."""
+    rows = connection.execute(
+        "SELECT patient_id, min(list_position(?, split)) FROM lake_rows.lesion_features "
+        "WHERE list_contains(?, split) GROUP BY patient_id",
+        [list(SPLITS), list(SPLITS)],
+    ).fetchall()
+    return {patient: SPLITS[place - 1] for patient, place in rows}

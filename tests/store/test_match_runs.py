@@ -133,7 +133,8 @@ def test_what_cannot_be_matched_is_named(tmp_path, path):
 
 
 def test_run_records_the_lesions_it_matched_not_those_its_features_were_made_of(tmp_path):
-    path = make_store(tmp_path / "f.duckdb", MARKS, {"made": {mark["lesion_id"]: [mark["release_x"]] for mark in MARKS}})
+    vectors = {one["lesion_id"]: [one["release_x"]] for one in MARKS}
+    path = make_store(tmp_path / "f.duckdb", MARKS, {"made": vectors})
     with open_writer(path) as connection:
         connection.execute("INSERT INTO store.synced VALUES ('lesions', 7, now())")
     with open_reader(path) as connection:

@@ -79,6 +79,24 @@ def test_patient_is_in_one_part_even_where_the_source_disagrees(tmp_path):
     assert {row["split"] for row in rows} == {"val"}
 
 
+def test_patient_keeps_its_part_whatever_the_condition_leaves_of_it(tmp_path):
+    lesions = [
+        {"lesion_id": f"t-{part}", "patient_id": "t-p1", "split": part, "series_id": f"s{at}", "study_index": at}
+        for at, part in enumerate(("test", "train", None), start=1)
+    ]
+    path = make_store(tmp_path / "f.duckdb", lesions)
+    for settings in ({"where": "lesion_id = 't-test'"}, {"as_of": "study:1"}, {"where": "split IS NULL"}):
+        _, rows, _ = export(path, tmp_path / "x.parquet", **settings)
+        assert [row["split"] for row in rows] == ["train"]
+
+
+def test_lesions_without_a_vector_make_no_training_set(tmp_path):
+    path = make_store(tmp_path / "f.duckdb", [{"release_z": None}])
+    with pytest.raises(StoreError, match="none of the 1 lesions has a vector in feature set location@1"):
+        export(path, tmp_path / "x.parquet")
+    assert not (tmp_path / "x.parquet").exists()
+
+
 def test_split_by_patient_follows_the_salt_and_one_part_can_be_had(path, tmp_path):
     _, plain, _ = export(path, tmp_path / "a.parquet", split_by="patient")
     _, salted, _ = export(path, tmp_path / "b.parquet", split_by="patient", salt="1")
