@@ -172,7 +172,6 @@ def _say(
         write_chart(drawn, picture)
         note(f"picture: {picture}")
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
         write_chart(drawn, folder / f"{name}.png")
         atomic_write_bytes(folder / f"{name}.json", f"{record}\n".encode())
         atomic_write_bytes(folder / f"{name}.md", f"{text}\n![{name}]({name}.png)\n".encode())

@@ -9,25 +9,45 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from lesionary.errors import ArtifactError
+from lesionary.errors import ArtifactError, UnwritableError
 
 _READ_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that appears at `path` when the block ends well, and not at all when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A binary file that appears at `path` when the block ends well, and not at all when it does not.
+
+    Raises:
+        UnwritableError: the place takes no such file.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    with _writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sink = temporary.open("wb")
     try:
-        with temporary.open("wb") as sink:
+        with sink:
             yield sink
-            sink.flush()
-            os.fsync(sink.fileno())
-        temporary.replace(path)
+            with _writable(path):
+                sink.flush()
+                os.fsync(sink.fileno())
+        with _writable(path):
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as cause:
+        raise UnwritableError(
+            f"the file cannot be written ({cause.strerror or type(cause).__name__})",
+            where=path.name,
+            next_step="check the folder, its space and your rights to it",
+        ) from cause
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:

@@ -6,6 +6,7 @@
     │   ├── SourceError          an input to ingest cannot be opened at all
     │   ├── LakeError            a lake is missing, of another version, or damaged
     │   ├── StoreError           the feature store is missing, locked or refuses the query
+    │   ├── UnwritableError      a file cannot be written where it was asked for
     │   ├── UnknownLesionError   a lesion that is not in the store
     │   └── ArtifactError        a file we wrote cannot be trusted any more
     └── InternalError            our own fault (exit code 1)
@@ -71,6 +72,13 @@ class LakeError(UserError):
 
 class StoreError(UserError):
     """The feature store is missing, locked, or refuses the query."""
+
+
+class UnwritableError(UserError, OSError):
+    """A file cannot be written where it was asked for."""
+
+    def __str__(self) -> str:
+        return self.sentence
 
 
 class UnknownLesionError(UserError, LookupError):

@@ -1,12 +1,14 @@
 """Results into the lake: feature sets and match runs, each one unit that replaces what the lake held under its name."""
 
+import contextlib
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
 
 from lesionary.commits import Batch, commit_results
+from lesionary.errors import LakeError, LesionaryError
 from lesionary.identifiers import new_ingest_id
 from lesionary.lake import Lake
 from lesionary.schema import RESULT_TABLES
@@ -26,9 +28,10 @@ def write_results(lake: Lake, unit: str, tables: Mapping[str, Iterable[pa.Table]
 
     Raises:
         CommitConflictError: other writers won every race for a table.
+        LakeError: the lake cannot be written.
     """
     prefix = new_ingest_id()
-    with tempfile.TemporaryDirectory(prefix="lesionary-") as scratch:
+    with _naming_the_lake(lake), tempfile.TemporaryDirectory(prefix="lesionary-") as scratch:
         shards: dict[str, list[Shard]] = {}
         for name, parts in tables.items():
             lake.make_table(name)
@@ -39,7 +42,21 @@ def write_results(lake: Lake, unit: str, tables: Mapping[str, Iterable[pa.Table]
 def remove_results(lake: Lake, unit: str, tables: Iterable[str]) -> None:
     """Take one unit's rows out of these tables."""
     there = [name for name in tables if lake.has_table(name)]
-    commit_results(lake, Batch(new_ingest_id(), 1, frozenset({unit}), {}), there)
+    with _naming_the_lake(lake):
+        commit_results(lake, Batch(new_ingest_id(), 1, frozenset({unit}), {}), there)
+
+
+@contextlib.contextmanager
+def _naming_the_lake(lake: Lake) -> Iterator[None]:
+    try:
+        yield
+    except LesionaryError:
+        # Some are failures of the system as well: those of a source that is read meanwhile.
+        raise
+    except OSError as cause:
+        raise LakeError(
+            f"the lake cannot be written ({type(cause).__name__})", where=lake.url, next_step="check your rights to it"
+        ) from cause
 
 
 def _write_parts(lake: Lake, name: str, parts: Iterable[pa.Table], prefix: str, scratch: Path) -> list[Shard]:

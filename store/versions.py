@@ -49,6 +49,7 @@ def hold_current(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: there is no store.
     """
+    _refuse_folder(path)
     for _ in range(_LOOK_AGAIN):
         handle = _open_current(path)
         if handle is None:
@@ -60,6 +61,13 @@ def hold_current(path: Path) -> Iterator[Path]:
             os.close(descriptor)
         return
     raise StoreError("the store is replaced faster than it can be opened", where=path.name, next_step="try again")
+
+
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir():
+        raise StoreError(
+            "this is a folder, not a feature store", where=path.name, next_step="name a file in it with --store"
+        )
 
 
 def _open_current(path: Path) -> tuple[int, Path] | None:
@@ -101,6 +109,7 @@ def writing(path: Path, on_wait: Waiting | None = None) -> Iterator[None]:
     Raises:
         StoreError: the folder cannot be written.
     """
+    _refuse_folder(path)
     folder = files_folder(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

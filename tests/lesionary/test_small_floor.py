@@ -7,7 +7,7 @@ import pytest
 
 from lesionary.anatomy import LESION_TYPES, code_from_lesion_type, lesion_type_from_code
 from lesionary.artifacts import atomic_file, atomic_write_json, read_json
-from lesionary.errors import ArtifactError, CodeMismatchError, UsageError
+from lesionary.errors import ArtifactError, CodeMismatchError, UnwritableError, UsageError
 from lesionary.identifiers import checked_namespace, new_ingest_id
 from lesionary.locations import open_location
 from lesionary.provenance import code_fingerprint, require_same_code
@@ -58,6 +58,17 @@ def test_file_is_absent_when_writing_fails(tmp_path):
         raise RuntimeError
 
     assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file/a.json", "folder", "/proc/a.json"])
+def test_file_that_cannot_be_written_is_named_in_a_sentence(tmp_path, place):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / place
+
+    with pytest.raises(UnwritableError, match=rf"^{path.name}: the file cannot be written \(.+\); check the folder"):
+        atomic_write_json(path, {})
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder"]
 
 
 def test_old_content_stands_until_the_new_is_whole(tmp_path):

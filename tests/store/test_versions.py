@@ -106,6 +106,19 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
         pass
 
 
+def test_folder_in_place_of_a_store_is_named_and_left_alone(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+
+    for opened in (open_reader, open_writer):
+        with (
+            pytest.raises(StoreError, match="folder: this is a folder, not a feature store; name a file"),
+            opened(folder),
+        ):
+            pass
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_vectors_of_versions_that_are_read_stay(tmp_path):
     path = tmp_path / "f.duckdb"
     make_store(path, [{"lesion_id": "t-1"}])
