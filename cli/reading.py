@@ -3,11 +3,11 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lesionary.errors import LesionaryError
+from lesionary.errors import LesionaryError, UsageError
 
 if TYPE_CHECKING:
     import duckdb
@@ -22,8 +22,10 @@ def reading(
     """The store's path, and a connection that can only ask.
 
     Raises:
+        UsageError: an argument is no text.
         StoreError: the store is missing, damaged, or of another release.
     """
+    _require_text(sys.argv)
     from store.database import open_reader, store_path
     from store.limits import QueryLimits, guard_process
 
@@ -32,6 +34,12 @@ def reading(
     guard_process(limits, _leave)
     with open_reader(path, limits) as connection:
         yield path, connection
+
+
+def _require_text(arguments: Sequence[str]) -> None:
+    """The engine takes nothing but UTF-8; a shell passes any bytes."""
+    if any(not argument.isascii() and argument.encode(errors="ignore").decode() != argument for argument in arguments):
+        raise UsageError("an argument is not UTF-8 text", next_step="write it in UTF-8")
 
 
 def _leave(error: LesionaryError) -> None:

@@ -263,6 +263,14 @@ def test_console_script_prints_the_sentence_and_the_exit_code(tmp_path):
     assert done.stderr == "lesionary: features.duckdb: there is no store yet; run `lesionary sync`\n"
 
 
+@pytest.mark.parametrize("arguments", [["sql", "SELECT '\udcff'"], ["similar", "\udcff"], ["match", "\udcff"]])
+def test_argument_that_is_no_text_is_one_line(arguments, tmp_path):
+    done = as_process(*arguments, cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert done.stderr == "lesionary: an argument is not UTF-8 text; write it in UTF-8\n"
+
+
 def test_unexpected_errors_name_their_type_and_the_way_to_the_traceback(monkeypatch, capsys):
     def breaks(*_, **__):
         raise ZeroDivisionError("secret text of an input")
