@@ -4,6 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from store.recist_terms import Measurement, NotChosen, Rules, Target
 
+_BONE = "bone"
+"""As a lesion type; finding sites are codes of single bones, far too many to list."""
+
 
 def describe_limits(
     rules: Rules,
@@ -48,6 +51,12 @@ def _about_baseline(
         yield (
             f"The organ of {_count(unknown, 'target')} is unknown; lesions of unknown organ share one organ "
             f"and its {_count(rules.max_per_organ, 'place')}."
+        )
+    in_bone = sum(target.organ == _BONE for target in targets)
+    if in_bone:
+        yield (
+            f"Targets in bone: {in_bone}. RECIST measures the soft tissue of a lytic lesion only, and "
+            "no blastic one; which of them this is, a mark does not say."
         )
     unsliced = sum(lesion.slice_interval_mm is None for lesion in baseline)
     if unsliced:

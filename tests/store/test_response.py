@@ -221,6 +221,7 @@ def test_impossible_lengths_count_as_not_measured(size):
         ("1 liver 50 50", Rules(), "Lymph nodes are told by the codes of their marks"),
         ("1 liver 50 50", Rules(new_lesions="report"), "New lesions are listed and do not count"),
         ("1 ? 50 50; 2 ? 20 20; 3 liver 10 10", Rules(), "The organ of 2 targets is unknown"),
+        ("1 bone 50 50; 2 bone 8 8", Rules(), "Targets in bone: 1. RECIST measures the soft tissue"),
         ("1 liver@? 50 50", Rules(), "The slice interval of 1 lesion is unknown"),
         ("1 liver 8 8", Rules(), "No lesion of the baseline is measurable"),
         ("1 liver - 50", Rules(), "Nothing is marked in the baseline study"),
