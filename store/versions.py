@@ -218,8 +218,10 @@ def _lock(descriptor: int, on_wait: Waiting | None) -> None:
 
 
 def _sweep_drafts(folder: Path) -> None:
-    for file in folder.glob(f"v*{DRAFT_SUFFIX}*"):
-        file.unlink(missing_ok=True)
+    # Half-written lists of folders (`atomic_write_bytes`) begin with a dot.
+    for pattern in (f"v*{DRAFT_SUFFIX}*", f".v*{DRAFT_SUFFIX}"):
+        for file in folder.glob(pattern):
+            file.unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -189,6 +189,19 @@ def test_two_writers_at_once_follow_each_other(tmp_path):
     assert versions(path) == ["v00000010.duckdb"]
 
 
+@pytest.mark.parametrize(
+    "left", ["v00000002.duckdb.part", "v00000002.duckdb.part.wal", ".v00000002.json.5262a2ea.part"]
+)
+def test_whatever_a_killed_writer_was_at_is_removed_by_the_next_one(tmp_path, left):
+    path = tmp_path / "f.duckdb"
+    write(path, 1)
+    (files_folder(path) / left).write_bytes(b"half")
+    write(path, 2)
+
+    assert read(path) == (2, 2)
+    assert not (files_folder(path) / left).exists()
+
+
 def test_killed_writer_leaves_the_old_version_and_the_next_one_cleans_up(tmp_path):
     path = tmp_path / "f.duckdb"
     write(path, 1)
