@@ -27,7 +27,7 @@ from lesionary.errors import UsageError
 
 if TYPE_CHECKING:
     from store.evaluate import MatchingReport, RetrievalReport
-    from store.evaluation_inputs import Lineage
+    from store.lineage import Lineage
 
 app = typer.Typer(help="Measure what a feature set is good for.", no_args_is_help=True)
 
@@ -67,8 +67,9 @@ def retrieval(
     Every lesion is looked up among all others, once with its patient's other lesions as hits and once without.
     """
     from store.evaluate import RetrievalSettings, evaluate_retrieval
-    from store.evaluation_inputs import labelled_lesions, lineage_of
+    from store.evaluation_inputs import labelled_lesions
     from store.features import find_set
+    from store.lineage import lineage_of
     from store.score_tables import retrieval_markdown
 
     settings = RetrievalSettings(top, size_normaliser_mm, seed, repeats, clusters)
@@ -120,8 +121,9 @@ def matching(
 
     Only lesions that the truth names are counted. It may be incomplete: pairs it does not have count as wrong.
     """
-    from store.evaluation_inputs import evaluate_matching_in_store, lineage_of
+    from store.evaluation_inputs import evaluate_matching_in_store
     from store.features import find_set
+    from store.lineage import lineage_of
     from store.match_runs import MatchSettings
     from store.score_tables import matching_markdown
 

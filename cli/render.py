@@ -53,7 +53,7 @@ def write_mapping(values: dict[str, object]) -> None:
 def _write_json(columns: Sequence[str], rows: Iterable[Sequence[object]], out: TextIO) -> None:
     out.write("[")
     separator = "\n"
-    names = _distinct(columns)
+    names = distinct_names(columns)
     for row in rows:
         record = dict(zip(names, map(_json_value, row), strict=True))
         out.write(f"{separator}  {json.dumps(record, default=_plain, allow_nan=False)}")
@@ -102,7 +102,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _distinct(columns: Sequence[str]) -> list[str]:
+def distinct_names(columns: Sequence[str]) -> list[str]:
     """The columns' names with a number behind those that came before, which an object would lose: a, a_1."""
     names: dict[str, None] = {}
     for column in columns:

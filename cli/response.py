@@ -26,7 +26,7 @@ from cli.reading import reading
 from cli.render import write_json, write_rows
 
 if TYPE_CHECKING:
-    from store.evaluation_inputs import Lineage
+    from store.lineage import Lineage
     from store.patient_response import PatientResponse
     from store.recist_terms import Rules
 
@@ -96,7 +96,7 @@ def response(
 
     Which marks are one lesion comes from `match`. What such a course cannot know is printed with it.
     """
-    from store.evaluation_inputs import lineage_of
+    from store.lineage import lineage_of
     from store.match_runs import MatchSettings
     from store.patient_response import respond
     from store.recist_terms import Rules
@@ -107,18 +107,19 @@ def response(
     with reading(lake, store) as (path, connection):
         found = respond(connection, path, settings, rules, nodes)
         lineage = lineage_of(connection, found.run.feature_set)
-    if form is Format.JSON:
-        write_json(_record(patient, found, rules, lineage))
-    elif form is Format.CSV:
-        write_rows(_COLUMNS, _rows(found), form)
-    else:
-        _print(patient, found)
+    # Before anything is printed: whoever reads may close the pipe early.
     if chart is not None:
         from cli.figures.gallery import write_chart
         from cli.figures.response import response_chart
 
         write_chart(response_chart(found.course, f"{patient}: response after RECIST 1.1"), chart)
         note(f"chart: {chart}")
+    if form is Format.JSON:
+        write_json(_record(patient, found, rules, lineage))
+    elif form is Format.CSV:
+        write_rows(_COLUMNS, _rows(found), form)
+    else:
+        _print(patient, found)
 
 
 def _record(patient: str, found: "PatientResponse", rules: "Rules", lineage: "Lineage") -> dict[str, object]:

@@ -81,11 +81,12 @@ def similar(
             return
         _refuse_too_many(len(queries), k)
         drawn = answers(queries)
-        write_rows(_COLUMNS, _rows(iter(drawn)), form)
         from cli.figures.gallery import write_retrieval
 
+        # Before anything is printed: whoever reads may close the pipe early.
         write_retrieval(lake, connection, drawn, picture, searcher.feature_set.feature_set_id)
         note(f"picture: {picture}")
+        write_rows(_COLUMNS, _rows(iter(drawn)), form)
 
 
 def _queries(searcher: "Searcher", lesions: Sequence[str], vector: str | None, listed: str | None) -> "list[Query]":

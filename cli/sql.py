@@ -10,7 +10,7 @@ import typer
 
 from cli.options import DEFAULT_LAKE, ForceOption, Format, JsonOption, LakeOption, StoreOption
 from cli.reading import reading
-from cli.render import write_rows
+from cli.render import distinct_names, write_rows
 from lesionary.errors import LesionaryError, UsageError
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def _write_parquet(
     connection: "duckdb.DuckDBPyConnection", question: str, path: Path, seconds: float, *, force: bool
 ) -> None:
     """Our own writer, not COPY: the engine itself may not touch files."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from lesionary.artifacts import atomic_file
@@ -77,10 +78,12 @@ def _write_parquet(
 
     if path.exists() and not force:
         raise UsageError("the file exists", where=path.name, next_step="add --force to overwrite it")
-    schema, batches = ask_for_arrow(connection, question, _BATCH_ROWS, seconds)
+    found, batches = ask_for_arrow(connection, question, _BATCH_ROWS, seconds)
+    # Few readers take two columns of one name.
+    schema = pa.schema([field.with_name(name) for field, name in zip(found, distinct_names(found.names), strict=True)])
     with atomic_file(path) as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         for batch in batches:
-            writer.write_batch(batch)
+            writer.write_batch(batch.rename_columns(schema.names))
 
 
 def _prompt(connection: "duckdb.DuckDBPyConnection", form: Format, seconds: float) -> None:

@@ -1,14 +1,12 @@
 """What evaluations are made of, read from the store: labelled vectors, and lesions as truth files name them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionary import __version__
 from lesionary.anatomy import LESION_TYPES
 from lesionary.errors import StoreError
 from lesionary.recist import FIRST_CENTERS
@@ -17,7 +15,6 @@ from store.evaluate import MatchingReport, Progress, evaluate_matching
 from store.features import FeatureSet, open_vectors
 from store.match_runs import MatchSettings, marks_to_match, thresholds_for
 from store.matching import Sightings, Thresholds, match
-from store.queries import lake_versions
 from store.retrieval_scores import Labelled
 from store.selection import lesions_where
 from store.truth_mentions import KnownLesions
@@ -28,21 +25,6 @@ if TYPE_CHECKING:
 
 _MEASURES = ("location_x", "location_y", "location_z", "long_mm", "short_mm")
 _UNKNOWN_TYPE = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Lineage:
-    """What a report was made with."""
-
-    feature_set: str
-    model: str
-    lake_versions: Mapping[str, int]
-    lesionary: str
-
-
-def lineage_of(connection: "duckdb.DuckDBPyConnection", feature_set: FeatureSet) -> Lineage:
-    """What a report on this set is made with."""
-    return Lineage(feature_set.feature_set_id, feature_set.model_id, lake_versions(connection), __version__)
 
 
 def labelled_lesions(

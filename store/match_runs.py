@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from lesionary.errors import StoreError, UsageError
 from store.features import FeatureSet, find_set, open_vectors
+from store.lineage import lake_versions
 from store.matching import DEFAULT_THRESHOLDS, EdgeKind, Matching, Sightings, State, Thresholds, match
-from store.queries import lake_versions
 from store.selection import lesions_where
 
 if TYPE_CHECKING:

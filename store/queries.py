@@ -121,14 +121,6 @@ def _first_paragraph(error: Exception) -> str:
     return str(error).split("\n\nLINE", maxsplit=1)[0].strip()
 
 
-def lake_versions(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    """Versions of the lake's tables that the store holds, for lineage; a table that the lake lacks is left out."""
-    found = connection.execute(
-        "SELECT table_name, lake_version FROM store.synced WHERE lake_version >= 0 ORDER BY table_name"
-    ).fetchall()
-    return dict(found)
-
-
 def lesion(connection: duckdb.DuckDBPyConnection, lesion_id: str) -> dict[str, object]:
     """Everything the store knows of one lesion: its features and the ends of its axes.
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from store.evaluate import MatchingReport, RetrievalReport
-from store.evaluation_inputs import Lineage
+from store.lineage import Lineage
 from store.matching_scores import PairScores
 from store.retrieval_scores import PRECISION_DEPTHS, MeanError, RetrievalErrors
 from store.type_scores import ClassifierScores, Spread

@@ -17,7 +17,7 @@ from lesionary.artifacts import atomic_file, atomic_write_json, file_sha256
 from lesionary.errors import StoreError
 from lesionary.splits import SPLITS, split_of_patient
 from store.features import FeatureSet, find_set, open_vectors
-from store.queries import lake_versions
+from store.lineage import lake_versions
 from store.selection import lesions_where
 
 if TYPE_CHECKING:

@@ -329,3 +329,9 @@ def test_interrupt_ends_with_130_and_a_sentence(filled, tmp_path):
     assert process.returncode == 130
     assert "Traceback" not in error
     assert "what was committed is kept" in error
+
+
+def test_parquet_gives_two_columns_of_one_name_names_of_their_own(filled, tmp_path):
+    assert filled("sql", "SELECT 1 AS a, 2 AS a", "--parquet", "a.parquet")[0] == 0
+
+    assert pq.read_table(tmp_path / "a.parquet").to_pylist() == [{"a": 1, "a_1": 2}]
