@@ -10,12 +10,16 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from small_stores import make_store
 
 from lesionary.provenance import PACKAGES, package_root
 from store.database import open_writer
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "ray", "pyarrow", "duckdb", "deltalake", "imagecodecs", "PIL", "numpy")
+HEAVY = (
+    "torch", "ray", "pyarrow", "duckdb", "deltalake", "imagecodecs", "PIL", "numpy", "faiss", "scipy", "sklearn",
+    "matplotlib",
+)  # fmt: skip
 
 
 def modules_after(*arguments, environment=None):
@@ -99,6 +103,25 @@ def test_sql_loads_the_engine_and_nothing_else(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "0" in done.stdout
     assert loaded - {"numpy"} == {"duckdb"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["similar", "t-1", "--where", "long_mm > 1"],
+        ["match", "t-p1"],
+        ["response", "t-p1"],
+        ["features", "list"],
+    ],
+)
+def test_questions_load_the_engine_and_numpy_only(tmp_path, words):
+    lesions = [{"lesion_id": f"t-{at}", "patient_id": f"t-p{at}", "series_id": f"s{at}"} for at in range(3)]
+    make_store(tmp_path / "features.duckdb", lesions)
+
+    loaded, done = modules_after(*words, "--store", str(tmp_path / "features.duckdb"))
+
+    assert done.returncode == 0, done.stderr
+    assert loaded == {"duckdb", "numpy"}
 
 
 def test_every_module_says_what_it_owns():
