@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from store.indexes import ApproximateIndex
 
 # Gathering a part of the matrix beats scanning it whole when the part is small.
-_GATHER_BELOW = 0.25
-# More candidates than asked for: the index's own order is not exact.
-_SPARE_CANDIDATES = 8
+_GATHER_BELOW = 0.125
 _MOST_NEIGHBOURS = 10_000
 
 HIT_COLUMNS = ("lesion_id", "patient_id", "study_id", "lesion_type", "long_mm", "short_mm")
@@ -70,6 +68,7 @@ class Searcher:
         self.feature_set: FeatureSet = find_set(connection, feature_set)
         self.vectors: Vectors = open_vectors(connection, path, self.feature_set)
         self._index: ApproximateIndex | None = None
+        self._allowed: tuple[str, NDArray[np.int64]] | None = None
 
     def queries_for(self, lesion_ids: Sequence[str]) -> tuple[list[Query], list[str], list[str]]:
         """Queries for lesions of the store, the lesions it does not have, and those without a vector in the set."""
@@ -111,9 +110,13 @@ class Searcher:
     def allowed_rows(self, condition: str) -> NDArray[np.int64]:
         """Rows of the set's lesions for which a SQL condition over `lesion_features` holds.
 
+        The last condition's rows are kept: the store does not change under an open connection.
+
         Raises:
             StoreError: it is no condition, or no lesion with a vector is left.
         """
+        if self._allowed and self._allowed[0] == condition:
+            return self._allowed[1]
         rows = self.vectors.positions(lesions_where(self._connection, condition))
         if not len(rows):
             raise StoreError(
@@ -121,6 +124,7 @@ class Searcher:
                 where="--where",
                 next_step="widen the condition",
             )
+        self._allowed = condition, rows
         return rows
 
     def search(
@@ -151,8 +155,9 @@ class Searcher:
             inside = [np.searchsorted(allowed, np.intersect1d(rows, allowed, assume_unique=True)) for rows in left_out]
             found = nearest(self.vectors.matrix[allowed], self.vectors.lengths[allowed], matrix, k, inside)
             return [Neighbours(allowed[one.rows], one.distances) for one in found]
-        refused = np.setdiff1d(np.arange(len(self.vectors.lesions)), allowed, assume_unique=True)
-        merged = [np.union1d(rows, refused) for rows in left_out]
+        refused = np.ones(len(self.vectors.lesions), bool)
+        refused[allowed] = False
+        merged = [np.concatenate([np.flatnonzero(refused), rows]) for rows in left_out]
         return nearest(self.vectors.matrix, self.vectors.lengths, matrix, k, merged)
 
     def hits(self, found: Sequence[Neighbours], k: int) -> list[list[Hit]]:
@@ -180,7 +185,7 @@ class Searcher:
 
         if self._index is None and self.vectors.index_file is not None:
             self._index = ApproximateIndex(self.vectors.index_file)
-        wanted = k + max(map(len, left_out)) + _SPARE_CANDIDATES
+        wanted = k + max(map(len, left_out))
         candidates = self._index.candidates(queries, wanted) if self._index else np.empty((len(queries), 0), np.int64)
         answers = []
         for query, rows, excluded in zip(queries, candidates, left_out, strict=True):

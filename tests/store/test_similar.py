@@ -138,6 +138,15 @@ def test_condition_that_leaves_nothing_is_named(searcher, condition, sentence):
         searcher.allowed_rows(condition)
 
 
+def test_conditions_in_turn_have_each_their_own_rows(searcher):
+    short, long = "long_mm < 20", "long_mm >= 20"
+
+    rows = [searcher.allowed_rows(condition).tolist() for condition in (short, short, long, short)]
+
+    assert rows[0] == rows[1] == rows[3]
+    assert sorted(rows[0] + rows[2]) == list(range(len(searcher.vectors.lesions)))
+
+
 def test_unknown_feature_set_is_named_with_those_there_are(path):
     with open_reader(path) as connection, pytest.raises(UsageError, match=r"it has location, location\+size, size"):
         Searcher(connection, path, "colour")

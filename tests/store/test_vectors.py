@@ -278,5 +278,18 @@ def test_index_says_what_it_was_built_with(tmp_path):
     settings = index.settings()
 
     assert settings["lists"] >= settings["lists_visited"] >= 1
-    own = index.candidates(matrix[:20], 1)[:, 0]
-    assert own.tolist() == [one.rows[0] for one in nearest(matrix, squared_lengths(matrix), matrix[:20], 1)]
+    found = index.candidates(matrix[:20], 1)
+    truth = nearest(matrix, squared_lengths(matrix), matrix[:20], 1)
+    assert all(one.rows[0] in row for one, row in zip(truth, found, strict=True))
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3, 6, 7])
+def test_index_takes_vectors_of_any_dimension(tmp_path, dimension):
+    matrix = np.random.default_rng(0).normal(size=(1_500, dimension)).astype(np.float32)
+    write_index(IndexKind.IVF, matrix, tmp_path / INDEX_FILE)
+
+    found = ApproximateIndex(tmp_path / INDEX_FILE).candidates(matrix[:50], 10)
+
+    truth = nearest(matrix, squared_lengths(matrix), matrix[:50], 10)
+    shared = sum(len(np.intersect1d(one.rows[:10], row)) for one, row in zip(truth, found, strict=True))
+    assert shared >= 0.98 * 500
