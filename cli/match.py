@@ -1,7 +1,6 @@
 """`lesionary match`: the same lesion through a patient's studies."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -118,7 +117,7 @@ def _print(found: "MatchRun", form: Format, *, summary: bool) -> None:
         "marks": len(found.marks),
         "lesions": found.groups,
         "without_vector": found.without_vector,
-        "states": dict(sorted(Counter(row.state for row in found.rows()).items())),
+        "states": dict(sorted(found.states().items())),
     }
     if form is Format.JSON:
         rows = (dict(zip(_COLUMNS, row, strict=True)) for row in _rows(found))

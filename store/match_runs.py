@@ -114,6 +114,12 @@ class MatchRun:
         """Lesions found."""
         return int(self.matching.group.max(initial=-1)) + 1
 
+    def states(self) -> dict[str, int]:
+        """How many of `rows` are in each state that occurs, by name."""
+        counts = np.bincount(self.matching.state, minlength=len(State))
+        counts[State.VANISHED] = self.matching.vanished.group.size
+        return {state.name.lower(): int(counts[state]) for state in State if counts[state]}
+
     def rows(self) -> Iterator[MatchedRow]:
         """Marks by patient, study and lesion, then the vanished lesions of each patient among them."""
         names = self._group_names()
@@ -283,7 +289,7 @@ def _tables(run: str, found: MatchRun) -> "dict[str, pa.Table]":
 
     from lesionary.schema import MATCH_EDGES, MATCH_RUNS, MATCHES
 
-    rows, edges = list(found.rows()), list(found.edges())
+    rows = list(found.rows())
     matches = {
         "run": [run] * len(rows),
         "patient_id": [row.patient_id for row in rows],
@@ -293,7 +299,20 @@ def _tables(run: str, found: MatchRun) -> "dict[str, pa.Table]":
         "state": [row.state for row in rows],
         "confidence": [row.confidence for row in rows],
     }
-    tied = {name: [getattr(edge, name) for edge in edges] for name in MatchedEdge.__dataclass_fields__}
+    edges = found.matching.edges
+    # By column: there are several edges to a mark, and one object for each would take longer than finding them.
+    lesions, patients = (
+        pa.array([getattr(mark, name) for mark in found.marks]) for name in ("lesion_id", "patient_id")
+    )
+    kinds = pa.array([kind.name.lower() for kind in EdgeKind])
+    tied = {
+        "patient_id": patients.take(pa.array(edges.from_row)),
+        "kind": kinds.take(pa.array(edges.kind)),
+        "from_lesion_id": lesions.take(pa.array(edges.from_row)),
+        "to_lesion_id": lesions.take(pa.array(edges.to_row)),
+        "distance": edges.distance,
+        "confidence": pa.array(edges.confidence, from_pandas=True),
+    }
     described = {
         "run": run,
         "feature_set_id": found.feature_set.feature_set_id,
@@ -306,7 +325,7 @@ def _tables(run: str, found: MatchRun) -> "dict[str, pa.Table]":
         "created_at": datetime.now(UTC),
     }
     return {
-        MATCH_EDGES.name: pa.table({"run": [run] * len(edges), **tied}, schema=MATCH_EDGES.schema),
+        MATCH_EDGES.name: pa.table({"run": [run] * edges.kind.size, **tied}, schema=MATCH_EDGES.schema),
         MATCHES.name: pa.table(matches, schema=MATCHES.schema),
         MATCH_RUNS.name: pa.Table.from_pylist([described], schema=MATCH_RUNS.schema),
     }

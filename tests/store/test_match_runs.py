@@ -1,5 +1,8 @@
 """Runs of match: which marks go in, in which order of time, and what lands in the lake."""
 
+from collections import Counter
+from dataclasses import astuple
+
 import pytest
 from small_stores import make_store
 
@@ -164,7 +167,10 @@ def test_run_lands_in_lake_and_store_and_replaces_the_one_of_its_name(path, tmp_
         rows = connection.execute(
             "SELECT patient_id, group_id, state, lesion_id, confidence FROM matches WHERE run = 'other'"
         ).fetchall()
-        edges = connection.execute("SELECT count(*) FROM match_edges WHERE run = 'other'").fetchone()
+        edges = connection.execute(
+            "SELECT patient_id, kind, from_lesion_id, to_lesion_id, distance, confidence "
+            "FROM match_edges WHERE run = 'other'"
+        ).fetchall()
     assert runs == [
         ("other", "location@1", first.thresholds.t2, 2, 7, first.groups),
         ("try", "location@1", 0.0, 2, 7, second.groups),
@@ -174,4 +180,5 @@ def test_run_lands_in_lake_and_store_and_replaces_the_one_of_its_name(path, tmp_
         repr((row.patient_id, row.group_id, row.state, row.mark.lesion_id if row.mark else None, row.confidence))
         for row in first.rows()
     )
-    assert edges == (len(list(first.edges())),)
+    assert sorted(edges) == sorted(astuple(edge) for edge in first.edges())
+    assert first.states() == Counter(row.state for row in first.rows())
