@@ -5,7 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from store.match_pairs import Distances, Indices, Timeline, components, nearest_in_runs, pair_distances, ranges
+from store.match_pairs import (
+    Distances,
+    Indices,
+    Timeline,
+    components,
+    nearest_in_runs,
+    pair_distances,
+    ranges,
+    stable_order,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +65,16 @@ class AllDistances:
 
         Infinite where there is no other.
         """
-        starts, slots = self.nodes.slot_starts, self.nodes.slots
+        slots = self.nodes.slots
+        starts, sizes = self.nodes.slot_starts[slots], np.diff(self.nodes.slot_starts)[slots]
         best = np.full(earlier.size, np.inf)
         for end, other_end in ((earlier, later), (later, earlier)):
             # An end whose other end is alone in its study has no rival there.
-            some = np.flatnonzero(np.diff(starts)[slots[other_end]] > 1)
+            some = np.flatnonzero(sizes[other_end] > 1)
             if some.size == 0:
                 continue
             fixed, own = end[some], other_end[some]
-            begins, counts = starts[slots[own]], np.diff(starts)[slots[own]]
+            begins, counts = starts[own], sizes[own]
             fixed, rivals = ranges(fixed, begins, begins + counts)
             places = self.shifts[fixed] + rivals if end is earlier else self.shifts[rivals] + fixed
             opens = np.cumsum(counts) - counts
@@ -88,7 +98,7 @@ def merge(rows: Timeline, vectors: NDArray[np.float64], t1: float) -> Merged:
 def _take_means(vectors: NDArray[np.float64], nodes: Indices, firsts: Indices) -> None:
     """Write each node's mean over its first member; most nodes have one member and cost nothing."""
     further = np.flatnonzero(firsts[nodes] != np.arange(nodes.size))
-    further = further[np.argsort(nodes[further], kind="stable")]
+    further = further[stable_order(nodes[further])]
     owners = nodes[further]
     opens = np.flatnonzero(np.diff(owners, prepend=-1))
     sizes = np.diff(opens, append=owners.size)
@@ -115,7 +125,7 @@ def node_distances(merged: Merged, t2: float) -> tuple[AllDistances, NodePairs]:
 def _near_pairs(slots: Indices, earlier: Indices, later: Indices, distances: Distances) -> NodePairs:
     # Whoever is nearest and within t2 is nearest among those within t2.
     later_is_nearest = nearest_in_runs(earlier, slots[later], distances)
-    order = np.argsort(later, kind="stable")
+    order = stable_order(later)
     earlier_is_nearest = np.empty_like(later_is_nearest)
     earlier_is_nearest[order] = nearest_in_runs(later[order], slots[earlier[order]], distances[order])
     return NodePairs(earlier, later, distances, later_is_nearest, earlier_is_nearest)

@@ -15,7 +15,7 @@ Distances = NDArray[np.float64]
 # Up to here a distance is summed dimension by dimension over all pairs at once; above, row by row in chunks.
 _FEW_DIMENSIONS = 16
 # Values of a chunk, and pairs where one dimension is taken at a time: what a processor keeps in its caches.
-_CHUNK_VALUES = 1 << 17
+_CHUNK_VALUES = 1 << 16
 _CHUNK_PAIRS = 1 << 14
 
 
@@ -118,6 +118,13 @@ def components(count: int, one: Indices, other: Indices) -> tuple[Indices, Indic
     is_first = firsts == np.arange(count)
     numbers = np.cumsum(is_first) - 1
     return numbers[firsts], np.flatnonzero(is_first)
+
+
+def stable_order(codes: Indices) -> Indices:
+    """What sorts the codes, equal ones as they come; in 16 bits where they fit: numpy sorts those by counting."""
+    if codes.size and int(codes.max()) - int(codes.min()) < 1 << 16:
+        return np.argsort((codes - codes.min()).astype(np.uint16), kind="stable")
+    return np.argsort(codes, kind="stable")
 
 
 def ranges(things: Indices, starts: Indices, ends: Indices) -> tuple[Indices, Indices]:

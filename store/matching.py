@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 
 from lesionary.errors import UsageError
 from store.match_nodes import Merged, merge, node_distances
-from store.match_pairs import Distances, Indices, Timeline, components, measurable
+from store.match_pairs import Distances, Indices, Timeline, components, measurable, stable_order
 from store.match_states import State, fates
 
 __all__ = [
@@ -61,7 +61,7 @@ __all__ = [
 
 # Patients are matched together until their vectors or their pairs of rows are this many: few calls, little memory.
 _BATCH_VALUES = 1_000_000
-_BATCH_PAIRS = 100_000
+_BATCH_PAIRS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,16 +249,8 @@ def _by_patient_and_study(patients: NDArray[np.int64], studies: NDArray[np.int64
     order = np.arange(patients.size)
     for codes in (studies, patients):
         # Stable, so that the sort by studies survives the one by patients.
-        order = order[np.argsort(_short(codes)[order], kind="stable")]
+        order = order[stable_order(codes[order])]
     return order
-
-
-def _short(codes: NDArray[np.int64]) -> NDArray[np.int64] | NDArray[np.uint16]:
-    """The same order in 16 bits where that is possible: numpy sorts those by counting."""
-    if codes.size == 0 or int(codes.max()) - int(codes.min()) >= 1 << 16:
-        return codes
-    short: NDArray[np.uint16] = (codes - codes.min()).astype(np.uint16)
-    return short
 
 
 def _numbered(*codes: NDArray[np.int64]) -> Indices:
