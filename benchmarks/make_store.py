@@ -1,9 +1,12 @@
-"""A store of DeepLesion's own size for the benchmarks: 4,427 patients, 32,735 lesions, no images.
+"""Stores for the benchmarks: one of DeepLesion's own size (4,427 patients, 32,735 lesions), and a large one. No images.
 
 Lesions per patient and study follow a heavy tail as in the release; a lesion keeps its place and its embedding, give or
 take some noise, through the studies of its patient.
+
+The large store has no lake: its rows are made in the engine, everything after that is what `sync` does.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +20,20 @@ from etl.running import run_here
 from lesionary.lake import Lake
 from lesionary.schema import RELEASE_COLUMNS
 from lesionary.settings import IngestSettings
+from store.database import open_draft
 from store.feature_files import import_set
+from store.features import LesionsVersion, feature_table, make_feature_table, refresh_sets
 from store.sync import sync
+from store.vectors import IndexKind
+from store.versions import writing
 
 PATIENTS, LESIONS, DIMENSION = 4_427, 32_735, 1_024
+LARGE_SET = "embedding@1"
 _SEED = 20180
 _INTRINSIC = 32
+# Of the large store: marks of one lesion, and of one patient.
+_SIGHTINGS, _PER_PATIENT = 2, 8
+_INSERT_ROWS = 65_536
 
 
 def make_store(folder: Path, dimension: int = DIMENSION) -> tuple[Path, Path]:
@@ -32,26 +43,77 @@ def make_store(folder: Path, dimension: int = DIMENSION) -> tuple[Path, Path]:
     if (folder / "complete").exists():
         return lake_folder, store
     folder.mkdir(parents=True, exist_ok=True)
-    lesions = _lesions(np.random.default_rng(_SEED))
-    table = folder / "DL_info.csv"
-    table.write_text("\n".join([",".join(RELEASE_COLUMNS), *map(_row, *lesions.T)]) + "\n")
-    settings = IngestSettings(annotations_only=True)
+    lesions = drawn_lesions()
     lake = Lake.create(str(lake_folder))
-    ingest(lake, plan_sources([str(table)], settings), settings, choose_runner=lambda _: (run_here, 1))
+    take_in(lake, folder / "DL_info.csv", lesions)
     vectors = clustered(LESIONS, dimension, lesions[:, 2].astype(np.int64))
-    pq.write_table(
-        pa.table(
-            {
-                "lesion_id": [f"dl-{number}" for number in range(1, LESIONS + 1)],
-                "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimension),
-            }
-        ),
-        folder / "vectors.parquet",
-    )
+    pq.write_table(_named([f"dl-{number}" for number in range(1, LESIONS + 1)], vectors), folder / "vectors.parquet")
     import_set(lake, folder / "vectors.parquet", "embedding", "benchmark")
     sync(lake, store)
     (folder / "complete").touch()
     return lake_folder, store
+
+
+def take_in(lake: Lake, table: Path, lesions: NDArray[np.float64], namespace: str = "dl") -> None:
+    """Write a table of marks as the release has it and ingest it, without images."""
+    table.write_text("\n".join([",".join(RELEASE_COLUMNS), *map(_row, *lesions.T)]) + "\n")
+    settings = IngestSettings(annotations_only=True, namespace=namespace)
+    ingest(lake, plan_sources([str(table)], settings), settings, choose_runner=lambda _: (run_here, 1))
+
+
+def make_large_store(folder: Path, rows: int, dimension: int) -> Path:
+    """A store with one large set `embedding`, searched as `sync` would have it; kept if already there."""
+    store = folder / "features.duckdb"
+    if (folder / "complete").exists():
+        return store
+    folder.mkdir(parents=True, exist_ok=True)
+    made_at = datetime(2026, 1, 2, tzinfo=UTC)
+    with writing(store), open_draft(store) as (connection, draft):
+        connection.execute(_LARGE_SERIES, [_PER_PATIENT, rows])
+        connection.execute(_LARGE_LESIONS, [_PER_PATIENT, rows])
+        connection.execute(
+            "INSERT INTO lake_rows.lesion_features SELECT nextval('store.lesion_numbers'), * "
+            "FROM store.lesion_features_now ORDER BY lesion_id"
+        )
+        connection.execute(
+            "INSERT INTO lake_rows.feature_sets VALUES (?, 'embedding', 1, 'benchmark', ?, 'euclidean', 1, ?, 1)",
+            [LARGE_SET, dimension, made_at],
+        )
+        make_feature_table(connection, LARGE_SET, dimension)
+        vectors = clustered(rows, dimension, np.arange(rows) // _SIGHTINGS)
+        for start in range(0, rows, _INSERT_ROWS):
+            part = vectors[start : start + _INSERT_ROWS]
+            names = [f"l-{number:07d}" for number in range(start, start + len(part))]
+            connection.register("incoming", _named(names, part))
+            connection.execute(f"INSERT INTO {feature_table(LARGE_SET)} SELECT *, 1 FROM incoming")  # noqa: S608
+            connection.unregister("incoming")
+        del vectors
+        draft.vector_folders += refresh_sets(connection, draft.folder, LesionsVersion(1, made_at), IndexKind.AUTO)
+    (folder / "complete").touch()
+    return store
+
+
+_LARGE_SERIES = """
+INSERT INTO lake_rows.series (series_id, patient_id, study_id, study_index, age_years)
+SELECT format('p-{:06d}_01', n), format('p-{:06d}', n), format('p-{:06d}_01', n), 1, 20 + hash(n) % 70
+FROM (SELECT DISTINCT range // ? AS n FROM range(?))
+"""
+_LARGE_LESIONS = """
+INSERT INTO lake_rows.lesions (
+    lesion_id, series_id, patient_id, study_id, slice_index, lesion_type, long_mm, short_mm, release_x, release_y,
+    release_z
+)
+SELECT format('l-{:07d}', n), format('p-{:06d}_01', p), format('p-{:06d}', p), format('p-{:06d}_01', p), 1,
+    ['bone', 'liver', 'lung', 'kidney'][(1 + hash(n) % 4)::BIGINT],
+    5 + hash(n + 1) % 600 / 10, 3 + hash(n + 2) % 200 / 10,
+    hash(n + 3) % 1000 / 1000, hash(n + 4) % 1000 / 1000, hash(n + 5) % 1000 / 1000
+FROM (SELECT range AS n, range // ? AS p FROM range(?))
+"""
+
+
+def _named(names: list[str], vectors: NDArray[np.float32]) -> pa.Table:
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+    return pa.table({"lesion_id": names, "vector": lists})
 
 
 def clustered(rows: int, dimension: int, cluster: NDArray[np.int64], spread: float = 0.5) -> NDArray[np.float32]:
@@ -68,8 +130,9 @@ def clustered(rows: int, dimension: int, cluster: NDArray[np.int64], spread: flo
     return vectors
 
 
-def _lesions(generator: np.random.Generator) -> NDArray[np.float64]:
+def drawn_lesions() -> NDArray[np.float64]:
     """(lesions, 9): patient, study, lesion's identity, x, y, z, long and short axis in px, type."""
+    generator = np.random.default_rng(_SEED)
     shares = generator.pareto(1.6, PATIENTS) + 0.25
     # As in the release: nobody has hundreds of marked lesions.
     shares = np.minimum(shares, 12 * shares.mean())
