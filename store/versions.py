@@ -152,11 +152,16 @@ def remove_unused(path: Path) -> None:
     """Remove versions that the link does not name and no reader holds, and vectors that none of the rest needs."""
     folder, current = files_folder(path), path.resolve()
     needed: set[str] = set()
-    for number, file in _versions(folder):
-        if file.resolve() != current and _remove_unheld(file):
-            _manifest(folder, number).unlink(missing_ok=True)
-        else:
-            needed.update(_listed(_manifest(folder, number)))
+    kept = {
+        _manifest(folder, number)
+        for number, file in _versions(folder)
+        if file.resolve() == current or not _remove_unheld(file)
+    }
+    for manifest in kept:
+        needed.update(_listed(manifest))
+    # Those of versions just removed, and of one whose writer was killed between the two.
+    for manifest in set(folder.glob("v*.json")) - kept:
+        manifest.unlink(missing_ok=True)
     for entry in folder.iterdir():
         if entry.is_dir() and entry.name not in needed and not _is_in_the_making(entry):
             shutil.rmtree(entry, ignore_errors=True)

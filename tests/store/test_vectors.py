@@ -197,7 +197,8 @@ def test_index_is_built_anew_when_it_would_have_more_lists(tmp_path):
     write_index(IndexKind.IVF, matrix, second, grown_from=first)
 
     assert ApproximateIndex(second).settings()["lists"] > ApproximateIndex(first).settings()["lists"]
-    assert ApproximateIndex(second).candidates(matrix[5_990:], 1)[:, 0].tolist() == list(range(5_990, 6_000))
+    candidates = ApproximateIndex(second).candidates(matrix[5_990:], 1)
+    assert [row in found for row, found in enumerate(candidates, 5_990)] == [True] * 10
 
 
 def test_changed_vectors_are_read_again(path):

@@ -190,7 +190,7 @@ def test_two_writers_at_once_follow_each_other(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "left", ["v00000002.duckdb.part", "v00000002.duckdb.part.wal", ".v00000002.json.5262a2ea.part"]
+    "left", ["v00000088.json", "v00000002.duckdb.part", "v00000002.duckdb.part.wal", ".v00000002.json.5262a2ea.part"]
 )
 def test_whatever_a_killed_writer_was_at_is_removed_by_the_next_one(tmp_path, left):
     path = tmp_path / "f.duckdb"
