@@ -14,10 +14,9 @@ from lesionary.lake import Lake
 from lesionary.results import remove_results, write_results
 from lesionary.schema import EMBEDDINGS, FEATURE_SETS
 from store.features import BUILT_IN_SETS, EUCLIDEAN, checked_set_name
+from store.nearest import LARGEST_NUMBER
 
 _MOST_NUMBERS = 16_384
-LARGEST_NUMBER = 1e15
-"""Sums of squares of so many numbers stay far within single precision, which proposes the nearest."""
 
 _BATCH_ROWS = 16_384
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+LARGEST_NUMBER = 1e15
+"""Sums of squares of so many numbers stay far within single precision, which proposes the nearest."""
+
 _SINGLE_EPSILON = float(np.finfo(np.float32).eps)
 # Scores of one block of queries: rows of the matrix times queries of the block.
 _BLOCK_SCORES = 1 << 24

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lesionary.errors import StoreError, UnknownLesionError, UsageError
 from store.features import FeatureSet, find_set, open_vectors
-from store.nearest import Neighbours, nearest, ranked
+from store.nearest import LARGEST_NUMBER, Neighbours, nearest, ranked
 from store.selection import lesions_where
 from store.vectors import Vectors
 
@@ -97,15 +97,16 @@ class Searcher:
         Raises:
             UsageError: it has another dimension, or a number that is none.
         """
-        vector = np.asarray(numbers, np.float32)
-        if vector.shape != (self.feature_set.dimension,) or not np.isfinite(vector).all():
+        vector = np.asarray(numbers, np.float64)
+        # Not a number is not below it either.
+        if vector.shape != (self.feature_set.dimension,) or not (np.abs(vector) <= LARGEST_NUMBER).all():
             raise UsageError(
-                f"{self.feature_set.feature_set_id} takes {self.feature_set.dimension} finite numbers, "
-                f"found {len(numbers)}",
+                f"{self.feature_set.feature_set_id} takes {self.feature_set.dimension} finite numbers "
+                f"up to {LARGEST_NUMBER:g}, found {len(numbers)}",
                 where="--vector",
                 next_step="separate them by commas",
             )
-        return Query(None, vector, None, None)
+        return Query(None, vector.astype(np.float32), None, None)
 
     def allowed_rows(self, condition: str) -> NDArray[np.int64]:
         """Rows of the set's lesions for which a SQL condition over `lesion_features` holds.

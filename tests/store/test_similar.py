@@ -109,7 +109,9 @@ def test_vector_of_a_lesion_finds_the_lesion_itself(searcher):
     assert (hits[0].lesion_id, hits[0].distance) == (row["lesion_id"], 0)
 
 
-@pytest.mark.parametrize("numbers", [[0.1], [0.1] * 6, [float("nan")] * 5, [float("inf")] * 5, []])
+@pytest.mark.parametrize(
+    "numbers", [[0.1], [0.1] * 6, [float("nan")] * 5, [float("inf")] * 5, [], [1e20] * 5, [1e39] * 5]
+)
 def test_vector_of_another_kind_is_refused(searcher, numbers):
     with pytest.raises(UsageError, match=r"location\+size@1 takes 5 finite numbers"):
         searcher.query_for_vector(numbers)
