@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from store.match_estimates import Estimates
 from store.match_pairs import (
     Distances,
     Indices,
     Timeline,
     components,
+    is_long,
     nearest_in_runs,
     pair_distances,
     ranges,
@@ -55,8 +57,8 @@ class AllDistances:
     """Between every two nodes of one patient in two studies, within t2 or not."""
 
     nodes: Timeline
-    distances: Distances
-    """Sorted by the earlier node, then by the later."""
+    distances: Distances | Estimates
+    """Sorted by the earlier node, then by the later; only estimated for long vectors."""
     shifts: Indices
     """(nodes,) added to a later node's number: the place of its distance to the node."""
 
@@ -78,9 +80,16 @@ class AllDistances:
             fixed, rivals = ranges(fixed, begins, begins + counts)
             places = self.shifts[fixed] + rivals if end is earlier else self.shifts[rivals] + fixed
             opens = np.cumsum(counts) - counts
-            found = self.distances[places]
-            found[opens + own - begins] = np.inf
-            best[some] = np.minimum(best[some], np.minimum.reduceat(found, opens))
+            # The pair itself is no rival of its own.
+            itself = opens + own - begins
+            if isinstance(self.distances, Estimates):
+                squares = self.distances.squares[places]
+                smallest = self.distances.smallest(fixed, rivals, squares, opens, itself)
+            else:
+                distances = self.distances[places]
+                distances[itself] = np.inf
+                smallest = np.minimum.reduceat(distances, opens)
+            best[some] = np.minimum(best[some], smallest)
         return best
 
 
@@ -114,12 +123,20 @@ def node_distances(merged: Merged, t2: float) -> tuple[AllDistances, NodePairs]:
     """Distances between all nodes of a patient that lie in different studies, and the pairs within t2."""
     nodes = merged.timeline
     starts, ends = nodes.later_positions()
-    earlier, later = ranges(merged.firsts, starts, ends)
-    distances = pair_distances(merged.vectors, earlier, merged.firsts.take(later))
+    earlier, later = ranges(np.arange(merged.firsts.size), starts, ends)
+    every: Distances | Estimates
+    if is_long(merged.vectors):
+        every = Estimates.of(merged.vectors.take(merged.firsts, axis=0), nodes)
+        maybe = every.near(t2)
+        earlier, later = earlier[maybe], later[maybe]
+        distances = pair_distances(every.vectors, earlier, later)
+    else:
+        distances = pair_distances(merged.vectors, merged.firsts.take(earlier), merged.firsts.take(later))
+        every = distances
     near = np.flatnonzero(distances <= t2)
-    pairs = _near_pairs(nodes.slots, merged.nodes[earlier[near]], later[near], distances[near])
+    pairs = _near_pairs(nodes.slots, earlier[near], later[near], distances[near])
     counts = ends - starts
-    return AllDistances(nodes, distances, np.cumsum(counts) - counts - starts), pairs
+    return AllDistances(nodes, every, np.cumsum(counts) - counts - starts), pairs
 
 
 def _near_pairs(slots: Indices, earlier: Indices, later: Indices, distances: Distances) -> NodePairs:

@@ -74,6 +74,11 @@ def measurable(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     return vectors.astype(np.float64, order="F" if vectors.shape[1] <= _FEW_DIMENSIONS else "C")
 
 
+def is_long(vectors: NDArray[np.float64]) -> bool:
+    """Whether a distance between them is worth being estimated first."""
+    return bool(vectors.shape[1] > _FEW_DIMENSIONS)
+
+
 def pair_distances(vectors: NDArray[np.float64], one: Indices, other: Indices) -> Distances:
     """Euclidean distance of each pair of rows, from differences, summed in float64.
 

@@ -6,7 +6,7 @@ import match_oracle
 import numpy as np
 import pytest
 
-from store import matching
+from store import match_pairs, matching
 from store.matching import EdgeKind, Sightings, State, Thresholds, match
 
 
@@ -110,6 +110,31 @@ def test_agrees_with_a_plain_loop_when_patients_come_in_many_batches(monkeypatch
     monkeypatch.setattr(matching, "_BATCH_PAIRS", 20)
     for seed in range(100):
         agree(*random_case(seed))
+
+
+def test_agrees_with_a_plain_loop_when_distances_are_estimated_first(monkeypatch):
+    monkeypatch.setattr(match_pairs, "_FEW_DIMENSIONS", 0)
+    for seed in range(200):
+        agree(*random_case(seed))
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-19, 1e-3, 1e3, 1e19, 1e25])
+def test_estimates_of_any_scale_leave_the_answer_alone(monkeypatch, scale):
+    monkeypatch.setattr(match_pairs, "_FEW_DIMENSIONS", 0)
+    for seed in range(0, 60, 2):
+        seen, thresholds = random_case(seed)
+        vectors = (seen.vectors + 1000).astype(np.float32) * np.float32(scale)
+        scaled = Thresholds(thresholds.t1 * scale, thresholds.t2 * scale)
+        estimated = match(Sightings(seen.patients, seen.studies, vectors), scaled)
+        with monkeypatch.context() as measuring:
+            measuring.setattr(match_pairs, "_FEW_DIMENSIONS", 16)
+            measured = match(Sightings(seen.patients, seen.studies, vectors), scaled)
+        assert kinds(estimated) == kinds(measured)
+        assert estimated.edges.distance == pytest.approx(measured.edges.distance, abs=0, rel=1e-9)
+        assert estimated.edges.confidence == pytest.approx(measured.edges.confidence, abs=0, rel=1e-9)
+        assert estimated.node.tolist() == measured.node.tolist()
+        assert estimated.group.tolist() == measured.group.tolist()
+        assert estimated.state.tolist() == measured.state.tolist()
 
 
 def test_agrees_with_a_plain_loop_on_long_vectors():
