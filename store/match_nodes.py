@@ -126,13 +126,12 @@ def node_distances(merged: Merged, t2: float) -> tuple[AllDistances, NodePairs]:
     earlier, later = ranges(np.arange(merged.firsts.size), starts, ends)
     every: Distances | Estimates
     if is_long(merged.vectors):
-        every = Estimates.of(merged.vectors.take(merged.firsts, axis=0), nodes)
+        every = Estimates.of(merged.vectors, merged.firsts, nodes, earlier, later)
         maybe = every.near(t2)
         earlier, later = earlier[maybe], later[maybe]
-        distances = pair_distances(every.vectors, earlier, later)
+        distances = every.measured(earlier, later)
     else:
-        distances = pair_distances(merged.vectors, merged.firsts.take(earlier), merged.firsts.take(later))
-        every = distances
+        every = distances = pair_distances(np.asfortranarray(merged.vectors[merged.firsts]), earlier, later)
     near = np.flatnonzero(distances <= t2)
     pairs = _near_pairs(nodes.slots, earlier[near], later[near], distances[near])
     counts = ends - starts

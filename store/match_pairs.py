@@ -88,13 +88,17 @@ def pair_distances(vectors: NDArray[np.float64], one: Indices, other: Indices) -
     squares = np.zeros(one.size)
     few = dimension <= _FEW_DIMENSIONS
     step = _CHUNK_PAIRS if few else max(1, _CHUNK_VALUES // dimension)
+    room = np.empty((2, min(step, one.size) if few else 0))
     for start in range(0, one.size, step):
         chunk = slice(start, start + step)
         here, there, sums = one[chunk], other[chunk], squares[chunk]
         if few:
+            difference, subtracted = room[:, : here.size]
             for column in vectors.T:
-                difference = column.take(here)
-                difference -= column.take(there)
+                # Positions are ours and in range: clipping them only spares numpy a copy of its own.
+                column.take(here, out=difference, mode="clip")
+                column.take(there, out=subtracted, mode="clip")
+                difference -= subtracted
                 difference *= difference
                 sums += difference
         else:
