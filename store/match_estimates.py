@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from store.match_pairs import Distances, Indices, Timeline, pair_distances
+from store.match_pairs import Distances, Indices, Timeline, pair_squares
 
 _SINGLE = np.finfo(np.float32)
 _COPIED_ROWS = 128
@@ -70,13 +70,13 @@ class Estimates:
         return np.flatnonzero(~(self.squares > np.float64(threshold) ** 2 + self.error))
 
     def measured(self, one: Indices, other: Indices) -> Distances:
-        """The distance of each pair of things."""
-        return pair_distances(self.vectors, self.places[one], self.places[other])
+        """The squared distance of each pair of things."""
+        return pair_squares(self.vectors, self.places[one], self.places[other])
 
     def smallest(
         self, one: Indices, other: Indices, squares: NDArray[np.float32], opens: Indices, left_out: Indices
     ) -> Distances:
-        """The smallest distance in each run of pairs, measured where estimates leave several.
+        """The smallest squared distance in each run of pairs, measured where estimates leave several.
 
         Args:
             one: (pairs,) of all runs.
@@ -90,6 +90,6 @@ class Estimates:
         possible = ~(squares > np.repeat(least, np.diff(opens, append=squares.size)))
         possible[left_out] = False
         chosen = np.flatnonzero(possible)
-        distances = self.measured(one[chosen], other[chosen])
-        found: Distances = np.minimum.reduceat(distances, np.searchsorted(chosen, opens))
+        exact = self.measured(one[chosen], other[chosen])
+        found: Distances = np.minimum.reduceat(exact, np.searchsorted(chosen, opens))
         return found

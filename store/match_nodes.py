@@ -13,9 +13,10 @@ from store.match_pairs import (
     components,
     is_long,
     nearest_in_runs,
-    pair_distances,
+    pair_squares,
     ranges,
     stable_order,
+    within,
 )
 
 
@@ -57,8 +58,8 @@ class AllDistances:
     """Between every two nodes of one patient in two studies, within t2 or not."""
 
     nodes: Timeline
-    distances: Distances | Estimates
-    """Sorted by the earlier node, then by the later; only estimated for long vectors."""
+    squares: Distances | Estimates
+    """Squared distances, sorted by the earlier node, then by the later; only estimated for long vectors."""
     shifts: Indices
     """(nodes,) added to a later node's number: the place of its distance to the node."""
 
@@ -82,23 +83,23 @@ class AllDistances:
             opens = np.cumsum(counts) - counts
             # The pair itself is no rival of its own.
             itself = opens + own - begins
-            if isinstance(self.distances, Estimates):
-                squares = self.distances.squares[places]
-                smallest = self.distances.smallest(fixed, rivals, squares, opens, itself)
+            if isinstance(self.squares, Estimates):
+                smallest = self.squares.smallest(fixed, rivals, self.squares.squares[places], opens, itself)
             else:
-                distances = self.distances[places]
-                distances[itself] = np.inf
-                smallest = np.minimum.reduceat(distances, opens)
+                squares = self.squares[places]
+                squares[itself] = np.inf
+                smallest = np.minimum.reduceat(squares, opens)
             best[some] = np.minimum(best[some], smallest)
-        return best
+        return np.sqrt(best, out=best)
 
 
 def merge(rows: Timeline, vectors: NDArray[np.float64], t1: float) -> Merged:
     """One node for what is connected by distances below `t1` within a study. Means are written into `vectors`."""
     one, other = rows.pairs_within_studies()
-    distances = pair_distances(vectors, one, other)
-    near = np.flatnonzero(distances < t1)
-    one, other, distances = one[near], other[near], distances[near]
+    near, distances = within(pair_squares(vectors, one, other), t1)
+    below = distances < t1
+    near, distances = near[below], distances[below]
+    one, other = one[near], other[near]
     nodes, firsts = components(rows.slots.size, one, other)
     _take_means(vectors, nodes, firsts)
     return Merged(nodes, Timeline.of(rows.slots[firsts], rows.slot_patients), firsts, vectors, one, other, distances)
@@ -129,11 +130,11 @@ def node_distances(merged: Merged, t2: float) -> tuple[AllDistances, NodePairs]:
         every = Estimates.of(merged.vectors, merged.firsts, nodes, earlier, later)
         maybe = every.near(t2)
         earlier, later = earlier[maybe], later[maybe]
-        distances = every.measured(earlier, later)
+        near, distances = within(every.measured(earlier, later), t2)
     else:
-        every = distances = pair_distances(np.asfortranarray(merged.vectors[merged.firsts]), earlier, later)
-    near = np.flatnonzero(distances <= t2)
-    pairs = _near_pairs(nodes.slots, earlier[near], later[near], distances[near])
+        every = pair_squares(np.asfortranarray(merged.vectors[merged.firsts]), earlier, later)
+        near, distances = within(every, t2)
+    pairs = _near_pairs(nodes.slots, earlier[near], later[near], distances)
     counts = ends - starts
     return AllDistances(nodes, every, np.cumsum(counts) - counts - starts), pairs
 

@@ -17,6 +17,8 @@ _FEW_DIMENSIONS = 16
 # Values of a chunk, and pairs where one dimension is taken at a time: what a processor keeps in its caches.
 _CHUNK_VALUES = 1 << 16
 _CHUNK_PAIRS = 1 << 14
+# More than a square and a root can be off by; the second where numbers are too small to have all their digits.
+_ROUNDING, _LEAST_SQUARE = 1e-14, 1e-300
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def nearest_in_runs(one: Indices, other_slots: Indices, distances: Distances) ->
 
 
 def measurable(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The same values in float64, laid out as `pair_distances` reads them."""
+    """The same values in float64, laid out as `pair_squares` reads them."""
     return vectors.astype(np.float64, order="F" if vectors.shape[1] <= _FEW_DIMENSIONS else "C")
 
 
@@ -79,8 +81,16 @@ def is_long(vectors: NDArray[np.float64]) -> bool:
     return bool(vectors.shape[1] > _FEW_DIMENSIONS)
 
 
-def pair_distances(vectors: NDArray[np.float64], one: Indices, other: Indices) -> Distances:
-    """Euclidean distance of each pair of rows, from differences, summed in float64.
+def within(squares: Distances, threshold: float) -> tuple[Indices, Distances]:
+    """Which squared distances belong to distances up to a threshold, and those distances: few roots are taken."""
+    maybe = np.flatnonzero(squares <= threshold * threshold * (1.0 + _ROUNDING) + _LEAST_SQUARE)
+    distances = np.sqrt(squares[maybe])
+    near = distances <= threshold
+    return maybe[near], distances[near]
+
+
+def pair_squares(vectors: NDArray[np.float64], one: Indices, other: Indices) -> Distances:
+    """Squared Euclidean distance of each pair of rows, from differences, summed in float64.
 
     The expansion |a|² + |b|² − 2ab would be quicker for long vectors, but loses what is near.
     """
@@ -105,7 +115,7 @@ def pair_distances(vectors: NDArray[np.float64], one: Indices, other: Indices) -
             difference = vectors.take(here, axis=0)
             difference -= vectors.take(there, axis=0)
             np.vecdot(difference, difference, out=sums)
-    return np.sqrt(squares, out=squares)
+    return squares
 
 
 def components(count: int, one: Indices, other: Indices) -> tuple[Indices, Indices]:
