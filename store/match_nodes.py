@@ -90,7 +90,8 @@ class AllDistances:
                 squares[itself] = np.inf
                 smallest = np.minimum.reduceat(squares, opens)
             best[some] = np.minimum(best[some], smallest)
-        return np.sqrt(best, out=best)
+        best_distances: Distances = np.sqrt(best)
+        return best_distances
 
 
 def merge(rows: Timeline, vectors: NDArray[np.float64], t1: float) -> Merged:
