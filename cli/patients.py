@@ -23,11 +23,6 @@ from cli.render import write_json, write_rows
 app = typer.Typer(help="Patients beside each other.", no_args_is_help=True)
 
 
-@app.callback()
-def patients() -> None:
-    """Patients beside each other."""
-
-
 @app.command()
 def similar(
     patient: Annotated[str, typer.Argument(metavar="PATIENT", help="Its pseudonym, such as dl-000047.")],

@@ -68,7 +68,7 @@ def random_case(seed):
     return sightings(codes[:, 0], codes[:, 1], vectors.astype(np.float32)), Thresholds(t1, t2)
 
 
-def agree(seen, thresholds):
+def check_agreement(seen, thresholds):
     plain = match_oracle.match_plainly(
         seen.patients.tolist(), seen.studies.tolist(), seen.vectors.tolist(), thresholds.t1, thresholds.t2
     )
@@ -98,7 +98,7 @@ def numbers(parts, count):
 def test_agrees_with_a_plain_loop_on_random_cases(block):
     met = set()
     for seed in range(100 * block, 100 * block + 100):
-        plain = agree(*random_case(seed))
+        plain = check_agreement(*random_case(seed))
         met |= (
             set(plain.state.values()) | {kind for *_, kind in plain.edges} | ({"vanished"} if plain.vanished else set())
         )
@@ -109,13 +109,13 @@ def test_agrees_with_a_plain_loop_on_random_cases(block):
 def test_agrees_with_a_plain_loop_when_patients_come_in_many_batches(monkeypatch):
     monkeypatch.setattr(matching, "_BATCH_PAIRS", 20)
     for seed in range(100):
-        agree(*random_case(seed))
+        check_agreement(*random_case(seed))
 
 
 def test_agrees_with_a_plain_loop_when_distances_are_estimated_first(monkeypatch):
     monkeypatch.setattr(match_pairs, "_FEW_DIMENSIONS", 0)
     for seed in range(200):
-        agree(*random_case(seed))
+        check_agreement(*random_case(seed))
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e-19, 1e-3, 1e3, 1e19, 1e25])
@@ -143,7 +143,7 @@ def test_agrees_with_a_plain_loop_on_long_vectors():
     rows = [(patient, study) for patient in range(3) for study in range(4) for _ in range(6)]
     vectors = centers[random.integers(0, 12, len(rows))] + random.normal(scale=0.3, size=(len(rows), 300))
 
-    agree(sightings(*zip(*rows, strict=True), vectors), Thresholds(7.5, 9.0))
+    check_agreement(sightings(*zip(*rows, strict=True), vectors), Thresholds(7.5, 9.0))
 
 
 @pytest.mark.parametrize("seed", range(0, 40, 2))

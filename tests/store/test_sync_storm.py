@@ -104,7 +104,7 @@ def _sync(lake_url, path):
     sync(Lake.open(lake_url), path)
 
 
-def _killed_syncs(tmp_path, kills):
+def check_killed_syncs(tmp_path, kills):
     lake, path = Lake.create(str(tmp_path / "lake")), tmp_path / "f.duckdb"
     take_in(lake, tmp_path, 1)
     sync(lake, path)
@@ -136,13 +136,13 @@ def _killed_syncs(tmp_path, kills):
 
 
 def test_killed_sync_leaves_a_whole_store_and_the_next_one_completes_it(tmp_path):
-    _killed_syncs(tmp_path, 3)
+    check_killed_syncs(tmp_path, 3)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_twenty_killed_syncs(tmp_path):
-    assert _killed_syncs(tmp_path, 20) < 20
+    assert check_killed_syncs(tmp_path, 20) < 20
 
 
 def _sync_all(lake_url, path, numbers, folder):
