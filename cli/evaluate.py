@@ -163,13 +163,16 @@ def _say(
 
     record = as_json_text({"lineage": asdict(lineage)} | as_record(report))
     text = markdown + "\n" + lineage_markdown(lineage)
+    # Files before anything is printed: whoever reads may close the pipe early.
+    if picture is not None or folder is not None:
+        _write_files(name, record, text, chart(), picture, folder)
     print(record if as_json else text)
-    if picture is None and folder is None:
-        return
+
+
+def _write_files(name: str, record: str, text: str, drawn: bytes, picture: Path | None, folder: Path | None) -> None:
     from cli.figures.gallery import write_chart
     from lesionary.artifacts import atomic_write_bytes
 
-    drawn = chart()
     if picture is not None:
         write_chart(drawn, picture)
         note(f"picture: {picture}")

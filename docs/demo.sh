@@ -48,8 +48,8 @@ patient=$("$lesionary" sql --csv "SELECT patient_id FROM lesion_features WHERE i
 say "8. Every patient's lesions matched, kept as a run, and compared with the phantom's own truth"
 "$lesionary" match --all
 ask "SELECT state, count(*) AS rows FROM matches GROUP BY state ORDER BY rows DESC"
-"$lesionary" evaluate matching --truth "$out/release/truth.csv" --report "$out/reports" | head -n 12
-"$lesionary" evaluate retrieval --feature-set location --report "$out/reports" | head -n 12
+"$lesionary" evaluate matching --truth "$out/release/truth.csv" --report "$out/reports" | sed -n '1,12p'
+"$lesionary" evaluate retrieval --feature-set location --report "$out/reports" | sed -n '1,12p'
 
 say "9. A PACS export: DICOM in ten syntaxes, reports, presentation states, AIM, archives in archives, planted names"
 "$lesionary" phantom pacs "$out/pacs" --patients 4 --seed 7 --image-size 256 --max-slices-per-series 10

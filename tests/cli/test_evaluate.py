@@ -1,6 +1,9 @@
 """`evaluate` as a person runs it: on the published rows, against the public pairs, against the phantom's truth."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -110,3 +113,15 @@ def test_mistakes_are_one_line_with_what_to_do(phantom, subtests):
             assert sentence in error
             assert "\n" not in error
             assert out == ""
+
+
+def test_files_are_written_even_when_nobody_reads_on(phantom, tmp_path):
+    command = [sys.executable, "-c", "from cli.main import main; main()", "evaluate", "retrieval", "--report", "out"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        subprocess.run(command, stdout=closed, stderr=subprocess.DEVNULL, check=False, cwd=tmp_path)
+
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "retrieval.json", "retrieval.md", "retrieval.png",
+    ]  # fmt: skip
