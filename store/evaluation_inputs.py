@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionary.anatomy import LESION_TYPES
-from lesionary.errors import StoreError
 from lesionary.recist import FIRST_CENTERS
 from lesionary.schema import COORDINATE_COLUMNS
 from store.evaluate import MatchingReport, Progress, evaluate_matching
-from store.features import FeatureSet, open_vectors
+from store.features import FeatureSet, no_vector, open_vectors
 from store.match_runs import MatchSettings, marks_to_match, thresholds_for
 from store.matching import Sightings, Thresholds, match
 from store.retrieval_scores import Labelled
@@ -43,13 +42,10 @@ def labelled_lesions(
         StoreError: the condition is none, or nothing is left.
     """
     vectors = open_vectors(connection, path, feature_set)
-    rows = vectors.positions(lesions_where(connection, where, as_of))
+    wanted = lesions_where(connection, where, as_of)
+    rows = vectors.positions(wanted)
     if not len(rows):
-        raise StoreError(
-            f"none of the lesions has a vector in feature set {feature_set.feature_set_id}",
-            where="evaluate",
-            next_step=f"`lesionary features describe {feature_set.name}` says what it needs",
-        )
+        raise no_vector(feature_set, len(wanted), "evaluate")
     found = connection.execute(
         f"SELECT coalesce(list_position(?, lesion_type), 0) - 1 AS kind, {', '.join(_MEASURES)} "  # noqa: S608
         "FROM lake_rows.lesion_features WHERE lesion_number IN (SELECT unnest(?::BIGINT[])) ORDER BY lesion_number",

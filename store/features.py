@@ -139,6 +139,15 @@ def find_set(connection: "duckdb.DuckDBPyConnection", name: str) -> FeatureSet:
     return found[-1]
 
 
+def no_vector(found: FeatureSet, lesions: int, where: str) -> StoreError:
+    """The refusal where none of so many lesions has a vector in a set."""
+    return StoreError(
+        f"none of the {lesions} lesions has a vector in feature set {found.feature_set_id}",
+        where=where,
+        next_step=f"`lesionary features describe {found.name}` says what it needs",
+    )
+
+
 def open_vectors(connection: "duckdb.DuckDBPyConnection", path: Path, found: FeatureSet) -> Vectors:
     """A set's vectors, made again from the database where the files beside it are missing or damaged.
 

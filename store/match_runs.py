@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionary.errors import StoreError, UsageError
-from store.features import FeatureSet, find_set, open_vectors
+from store.features import FeatureSet, find_set, no_vector, open_vectors
 from store.lineage import lake_versions
 from store.matching import DEFAULT_THRESHOLDS, EdgeKind, Matching, Sightings, State, Thresholds, match
 from store.selection import lesions_where
@@ -137,7 +137,7 @@ class MatchRun:
             patient = names[group].rpartition(".")[0]
             study_id, day = studies[patient, study]
             rows.append(MatchedRow(patient, study_id, study, day, names[group], "vanished", None, None))
-        yield from sorted(rows, key=lambda row: (row.patient_id, row.study, _group_number(row.group_id)))
+        yield from sorted(rows, key=lambda row: (row.patient_id, row.study, group_number(row.group_id)))
 
     def edges(self) -> Iterator[MatchedEdge]:
         """What ties marks together."""
@@ -229,11 +229,7 @@ def marks_to_match(
     there = (at < len(vectors.lesions)) & np.isin(numbers, vectors.lesions)
     kept = [mark for mark, has in zip(marks, there.tolist(), strict=True) if has]
     if not kept:
-        raise StoreError(
-            f"none of the {len(marks)} lesions has a vector in feature set {feature_set.feature_set_id}",
-            where="match",
-            next_step=f"`lesionary features describe {feature_set.name}` says what it needs",
-        )
+        raise no_vector(feature_set, len(marks), "match")
     codes = {patient: code for code, patient in enumerate(dict.fromkeys(mark.patient_id for mark in kept))}
     sightings = Sightings(
         np.array([codes[mark.patient_id] for mark in kept], np.int64),
@@ -335,5 +331,6 @@ def _none_for_nan(values: NDArray[np.float64]) -> list[float | None]:
     return [None if math.isnan(value) else value for value in values.tolist()]
 
 
-def _group_number(group_id: str) -> int:
+def group_number(group_id: str) -> int:
+    """A group's number among its patient's, out of its name."""
     return int(group_id.rpartition(".g")[2])

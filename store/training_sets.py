@@ -16,7 +16,7 @@ from lesionary import __version__
 from lesionary.artifacts import atomic_file, atomic_write_json, file_sha256
 from lesionary.errors import StoreError
 from lesionary.splits import SPLITS, split_of_patient
-from store.features import FeatureSet, find_set, open_vectors
+from store.features import FeatureSet, find_set, no_vector, open_vectors
 from store.lineage import lake_versions
 from store.selection import lesions_where
 
@@ -77,10 +77,7 @@ def export_training_set(
     wanted = lesions_where(connection, settings.where, settings.as_of)
     rows = vectors.positions(wanted)
     if not len(rows):
-        raise StoreError(
-            f"none of the {len(wanted)} lesions has a vector in feature set {found.feature_set_id}", where="export",
-            next_step=f"`lesionary features describe {found.name}` says what it needs",
-        )  # fmt: skip
+        raise no_vector(found, len(wanted), "export")
     table: pa.Table = (
         connection.sql(
             f"SELECT lesion_number, {', '.join(_COLUMNS)} FROM lake_rows.lesion_features "  # noqa: S608 (our own names)

@@ -17,6 +17,7 @@ from cli.figures.retrieval import RetrievalRow, Tile, draw_retrieval
 from cli.figures.tiles import type_text
 from lesionary.artifacts import atomic_file
 from lesionary.errors import StoreError
+from store.match_runs import group_number
 
 if TYPE_CHECKING:
     import duckdb
@@ -108,7 +109,7 @@ def write_growth(found: "MatchRun", chart: Path) -> None:
             _line_name(group, types.get(group)), sorted(sizes), [sizes[day] for day in sorted(sizes)],
             vanished.get(group),
         )
-        for group, sizes in sorted(by_group.items(), key=lambda item: _number(item[0]))
+        for group, sizes in sorted(by_group.items(), key=lambda item: group_number(item[0]))
     ]  # fmt: skip
     axis = "days since the patient's first study" if by_day else "study (not every day is known)"
     seen = f"{counted(len(lines), 'lesion')} in {counted(len({row.study for row in rows}), 'study', 'studies')}"
@@ -140,7 +141,7 @@ def _tile(
 
 
 def _sighting(row: "MatchedRow", images: dict[str, LesionImage | None], fields: dict[str, float]) -> Sighting:
-    mark, group = row.mark, _number(row.group_id)
+    mark, group = row.mark, group_number(row.group_id)
     if mark is None:
         return Sighting(None, None, row.study, group, None, None, "vanished")
     image = images[mark.lesion_id]
@@ -178,15 +179,11 @@ def _shown_window(image: LesionImage) -> tuple[float, float]:
 
 
 def _line_name(group: str, lesion_type: str | None) -> str:
-    return f"lesion {_number(group)}" + ("" if lesion_type is None else f", {type_text(lesion_type)}")
+    return f"lesion {group_number(group)}" + ("" if lesion_type is None else f", {type_text(lesion_type)}")
 
 
 def _settings(found: "MatchRun") -> str:
     return f"{found.feature_set.feature_set_id} (T1 {found.thresholds.t1:.3g}, T2 {found.thresholds.t2:.3g})"
-
-
-def _number(group_id: str) -> int:
-    return int(group_id.rpartition(".g")[2])
 
 
 def _reader(lake: str) -> "SliceReader":

@@ -4,23 +4,14 @@ import io
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from cli.figures.growth import MAX_LINES, GrowthLine, growth_chart
 
 
 @pytest.fixture
-def drawn(monkeypatch):
+def drawn(figures):
     """Draws a chart and gives the axes it was drawn on."""
-    figures = []
-    made = Figure.__init__
-
-    def remember(self, *arguments, **options):
-        made(self, *arguments, **options)
-        figures.append(self)
-
-    monkeypatch.setattr(Figure, "__init__", remember)
 
     def draw(lines, title="A title", axis="days"):
         png = growth_chart(lines, title, axis)

@@ -7,7 +7,6 @@ from itertools import combinations
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
 from cli.figures.response import response_chart
@@ -30,16 +29,7 @@ def course_of(*lesions, days=None):
 
 
 @pytest.fixture
-def drawn(monkeypatch):
-    figures = []
-    made = Figure.__init__
-
-    def remember(self, *arguments, **options):
-        made(self, *arguments, **options)
-        figures.append(self)
-
-    monkeypatch.setattr(Figure, "__init__", remember)
-
+def drawn(figures):
     def draw(course, title="A title"):
         png = response_chart(course, title)
         assert np.asarray(Image.open(io.BytesIO(png)).convert("L")).std() > 0
