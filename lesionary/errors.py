@@ -8,7 +8,8 @@
     │   ├── StoreError           the feature store is missing, locked or refuses the query
     │   ├── UnwritableError      a file cannot be written where it was asked for
     │   ├── UnknownLesionError   a lesion that is not in the store
-    │   └── ArtifactError        a file we wrote cannot be trusted any more
+    │   ├── ArtifactError        a file we wrote cannot be trusted any more
+    │   └── TrainingError        training cannot go on: a loss or gradient is no number any more
     └── InternalError            our own fault (exit code 1)
         ├── CommitConflictError  another writer won the race too many times
         └── CodeMismatchError    a Ray worker runs other code than the driver
@@ -87,6 +88,10 @@ class UnknownLesionError(UserError, LookupError):
 
 class ArtifactError(UserError):
     """A file written by us cannot be trusted any more."""
+
+
+class TrainingError(UserError):
+    """Training cannot go on: with these data and settings a loss, a gradient or a weight is no number any more."""
 
 
 class InternalError(LesionaryError, RuntimeError):
