@@ -16,9 +16,11 @@ import json
 import math
 import os
 import platform
+import random
 import re
 import secrets
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -46,6 +48,7 @@ _MODEL_ID = re.compile(r"(?P<name>[a-z][a-z0-9_-]{0,40})-(?P<number>[1-9][0-9]{0
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,80}")
 _FILE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,80}")
 _MAX_CLAIMS = 1_000
+_MAX_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +274,9 @@ def _claim(lake: Lake, name: str) -> str:
         if _claim_local(lake, model_id) if lake.location.is_local else _claim_remote(lake, model_id):
             return model_id
         number += 1
+        if not lake.location.is_local:
+            # Whoever gave way to each other should not meet again at the next number.
+            time.sleep(random.uniform(0, _MAX_PAUSE_S))  # noqa: S311 - no secret
     raise LakeError("no free number for the model was found", where=lake.url, next_step="try again")
 
 

@@ -4,7 +4,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainers.fitting import Learner, step_generator
+from trainers.fitting import FitSettings, Learner, step_generator
+
+# What one worker and two are compared with.
+PAIR_SETTINGS = FitSettings(steps=12, learning_rate=0.05, log_every=1, checkpoint_every=5, weight_decay=1e-3)
 
 
 class SmallLearner(Learner):
