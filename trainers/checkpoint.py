@@ -60,7 +60,7 @@ def weights_from_bytes(data: bytes, where: str) -> dict[str, Tensor]:
         tensors = safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as cause:
         raise ArtifactError(
-            "not a whole safetensors file", where=where, next_step="take another checkpoint or train again"
+            "not a whole safetensors file", where=where, next_step="take another file or train again"
         ) from cause
     if spoilt := not_finite(tensors):
         raise ArtifactError(f"{spoilt} holds values that are not finite", where=where, next_step="train again")
@@ -110,7 +110,7 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ArtifactError(
             f"{missing} cannot be read ({cause.strerror or type(cause).__name__})",
             where=where,
-            next_step="take another checkpoint or train again",
+            next_step="remove it to go on from the one before, or train again",
         ) from cause
     try:
         about = json.loads(text)
@@ -119,7 +119,7 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ArtifactError(
             f"{RECORD_FILE} is not the record of a checkpoint",
             where=where,
-            next_step="take another checkpoint or train again",
+            next_step="remove it to go on from the one before, or train again",
         ) from cause
     if version != FORMAT_VERSION or not isinstance(record, dict):
         raise ArtifactError(
@@ -131,7 +131,7 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ArtifactError(
             f"{TENSORS_FILE} is not what was written (its digest differs)",
             where=where,
-            next_step="take another checkpoint or train again",
+            next_step="remove it to go on from the one before, or train again",
         )
     return weights_from_bytes(data, where), record
 

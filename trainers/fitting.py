@@ -8,7 +8,8 @@ as if nothing had happened: on the same machine with the same number of threads,
 global batch and average their gradients, so their number changes the order of sums and nothing else; the learning rate
 belongs to the global batch and is not scaled with workers.
 
-The learner's interface is in `trainers/learner.py`, places in `trainers/places.py`; both are re-exported here.
+Settings are in `trainers/fit_settings.py`, the learner's interface in `trainers/learner.py`, places in
+`trainers/places.py`; all are re-exported here.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -31,72 +32,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lesionary.errors import ArtifactError, TrainingError, UsageError
 from trainers.checkpoint import TrainingState, load_state, not_finite, pack_training, save_state, unpack_training
+from trainers.fit_settings import FREE_SETTINGS, FitSettings
 from trainers.learner import Learner, Share, step_generator
 from trainers.places import Alone, Place, StepReport
 from trainers.prefetch import Prefetcher, to_device
-from trainers.schedule import SCHEDULES, ScheduleName, rate_factor
+from trainers.schedule import rate_factor
 
 __all__ = [
     "Alone", "FitResult", "FitSettings", "Learner", "Place", "Share", "StepReport", "fit", "step_generator",
 ]  # fmt: skip
 
 Curve = list[tuple[int, dict[str, float]]]
-
-# These may change between a stop and the going on: they do not change what is computed, rounding aside.
-_FREE_SETTINGS = frozenset({"channels_last", "checkpoint_every", "compile", "log_every"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitSettings:
-    """How a learner is fitted."""
-
-    steps: int
-    learning_rate: float
-    """Of the global batch, at full height."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    momentum: float = 0.9
-    """Of "sgd"."""
-    weight_decay: float = 0.0
-    schedule: ScheduleName = "constant"
-    milestones: tuple[float, ...] = ()
-    """Fractions of the steps at which the "step" schedule decays."""
-    decay: float = 0.1
-    warmup_steps: int = 0
-    clip_norm: float | None = None
-    """Largest norm of the whole gradient; None = as it comes."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: mixed precision; weights, gradients and the sum of the loss parts stay fp32."""
-    channels_last: bool = False
-    compile: bool = False
-    """Compile the learner's networks: minutes at the start, for long runs only."""
-    deterministic: bool = True
-    """Deterministic operations where they exist."""
-    seed: int = 0
-    checkpoint_every: int = 0
-    """Steps between checkpoints, one more after the last step; 0 = none at all."""
-    log_every: int = 10
-
-    def __post_init__(self) -> None:
-        """Refuse what could not run.
-
-        Raises:
-            UsageError: a value is out of its range.
-        """
-        object.__setattr__(self, "milestones", tuple(self.milestones))
-        for name, low in (("steps", 1), ("log_every", 1), ("checkpoint_every", 0), ("warmup_steps", 0), ("seed", 0)):
-            if getattr(self, name) < low:
-                raise UsageError(f"{name} must be at least {low}, found {getattr(self, name)}")
-        for name, options in (
-            ("optimizer", ("sgd", "adamw")),
-            ("schedule", SCHEDULES),
-            ("precision", ("fp32", "bf16")),
-        ):
-            if getattr(self, name) not in options:
-                raise UsageError(f"{name} must be one of {', '.join(options)}, found {getattr(self, name)!r}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise UsageError(f"learning_rate must be positive, found {self.learning_rate}")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise UsageError(f"clip_norm must be positive, found {self.clip_norm}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +312,7 @@ class _Run:
         here = _plain(dataclasses.asdict(self.settings)) | {"global_batch": self.learner.global_batch()}
         before = record.get("settings")
         there = (before if isinstance(before, dict) else {}) | {"global_batch": record.get("global_batch")}
-        for name in sorted(set(here) - _FREE_SETTINGS):
+        for name in sorted(set(here) - FREE_SETTINGS):
             if here[name] != there.get(name):
                 raise UsageError(
                     f"the run was begun with {name} = {there.get(name)}, not {here[name]}",
@@ -404,7 +350,7 @@ def _reproducible(settings: FitSettings, device: torch.device) -> Iterator[None]
         # Read when the library is first used; without it, its products may vary from run to run.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with torch.random.fork_rng(gpus), warnings.catch_warnings():
-        # Some have no deterministic form (the backward pass of RoI pooling on a GPU): known, and said in the docs.
+        # Some have no deterministic form on a GPU: known, and said in docs/decisions/0011.
         warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
         torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
