@@ -202,9 +202,9 @@ def slices_around(
     z_mm = places.z_mm
     if not math.isfinite(z_mm[key]):
         z_mm = places.indices * np.float64(spacing_z_mm if spacing_z_mm and spacing_z_mm > 0 else math.nan)
-    # Slice numbers tell as well: between 7 and 9 lie two intervals.
     nearest = [
-        abs(z_mm[one] - z_mm[key]) / abs(int(places.indices[one]) - key_index)
+        # Slice numbers tell as well: from 7 to 9 are two intervals, unless slice 8 is there and at the same place.
+        abs(z_mm[one] - z_mm[key]) / (1 + abs(int(places.indices[one]) - key_index) - abs(one - key))
         for one in (_next_place(places, z_mm, key, -1), _next_place(places, z_mm, key, 1))
         if one is not None
     ]

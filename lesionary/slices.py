@@ -34,9 +34,11 @@ class SlicePlace(NamedTuple):
 class SliceReader:
     """Random access to a lake's slices."""
 
-    def __init__(self, lake: Lake) -> None:
+    def __init__(self, lake: Lake, version: int | None = None) -> None:
+        """Open the slices of a version of the table, the newest when None."""
         self._lake = lake
-        _, self._shards = lake.shards("slices")
+        self._version = version
+        _, self._shards = lake.shards("slices", version)
         self._low_units = [shard.low_unit for shard in self._shards]
         self._folder = lake.table_folder("slices")
         self._places: dict[str, dict[int, SlicePlace]] = {}
@@ -49,9 +51,9 @@ class SliceReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[type[Self], tuple[Lake]]:
-        """Open files do not travel: the copy reads the lake's newest version again."""
-        return type(self), (self._lake,)
+    def __reduce__(self) -> tuple[type[Self], tuple[Lake, int | None]]:
+        """Open files do not travel: the copy reads the lake's newest version again, unless one was asked for."""
+        return type(self), (self._lake, self._version)
 
     def slice_indices(self, series_id: str) -> list[int]:
         """The numbers of a series' slices in the lake, ascending; empty when it has none."""
