@@ -1,0 +1,238 @@
+"""Weights from outside: torchvision's ImageNet weights, safetensors, and state dicts without pickled code.
+
+    imagenet   torchvision's own file, from its cache or the network
+    none       the random start
+    FILE       safetensors, or a state dict of torch.save; of the backbone, of torchvision's network or of one of ours
+
+A file is judged by its content, not its name. Nothing in it is ever executed: safetensors holds numbers only, and
+torch reads its own format with `weights_only`. All of a file is checked before the first number is taken over, so a
+refused file leaves the network as it was.
+
+May import: lesionary, torch, torchvision, safetensors, trainers.backbones.
+"""
+
+import contextlib
+import hashlib
+import io
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from safetensors.torch import load as parse_safetensors
+from torch import Tensor, nn
+
+from lesionary.errors import ArtifactError, UsageError
+from trainers.backbones import Backbone, imagenet_weights
+
+NO_WEIGHTS = "none"
+IMAGENET = "imagenet"
+
+# Parts of torchvision's networks that come after the feature maps.
+_HEAD_PREFIXES = ("classifier.", "fc.", "head.")
+_BACKBONE_PREFIX = "backbone."
+# Names under which training scripts keep a state dict beside other things.
+_WRAPPERS = ("state_dict", "model", "model_state_dict")
+_NAMES_SHOWN = 3
+_SAFETENSORS_START = 8
+_MAX_FILE_BYTES = 8 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsRecord:
+    """Where a network's first weights came from, for its model card."""
+
+    source: str
+    """imagenet, none or file."""
+    file: str | None = None
+    sha256: str | None = None
+    tensors: int = 0
+    ignored: int = 0
+    """Tensors of the file that belong to other parts than the backbone."""
+
+
+def start_weights(net: nn.Module, source: str | Path | bytes) -> WeightsRecord:
+    """Fill a network's backbone.
+
+    Args:
+        net: a backbone, or a network with one as its `backbone`.
+        source: imagenet, none, a file's path, or a file's bytes.
+
+    Raises:
+        UsageError: there are no such weights.
+        ArtifactError: the file is damaged, unsafe, or of another network.
+    """
+    backbone = net if isinstance(net, Backbone) else net.get_submodule("backbone")
+    if not isinstance(backbone, Backbone):
+        raise TypeError(f"{type(net).__name__} has no backbone of trainers.backbones")
+    if isinstance(source, str) and source == NO_WEIGHTS:
+        return WeightsRecord(NO_WEIGHTS)
+    if isinstance(source, str) and source == IMAGENET:
+        tensors, name = _imagenet(backbone.name)
+        kept = _of_backbone(tensors)
+        fill_module(backbone, kept, name)
+        return WeightsRecord(IMAGENET, name, None, len(kept), len(tensors) - len(kept))
+    if isinstance(source, bytes):
+        data, name = source, "the given weights"
+    else:
+        data, name = _file_bytes(Path(source)), Path(source).name
+    tensors = load_weights_bytes(data, name)
+    kept = _of_backbone(tensors)
+    fill_module(backbone, kept, name)
+    return WeightsRecord("file", name, hashlib.sha256(data).hexdigest(), len(kept), len(tensors) - len(kept))
+
+
+def load_weights_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or a state dict, on the CPU; not yet compared with any network.
+
+    Raises:
+        UsageError: there is no such file.
+        ArtifactError: the file is damaged or unsafe.
+    """
+    return load_weights_bytes(_file_bytes(path), path.name)
+
+
+def load_weights_bytes(data: bytes, where: str = "the given weights") -> dict[str, Tensor]:
+    """The tensors of a file's bytes; `where` names it in errors.
+
+    Raises:
+        ArtifactError: the bytes are damaged or unsafe.
+    """
+    if data[_SAFETENSORS_START : _SAFETENSORS_START + 1] == b"{":
+        try:
+            return dict(parse_safetensors(data))
+        except Exception as cause:  # hostile bytes end a parser in many ways
+            raise _unreadable(where, "is damaged", cause) from cause
+    return _state_dict(_torch_file(data, where), where)
+
+
+def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Copy tensors into a module; every name, shape and number is checked first.
+
+    Raises:
+        ArtifactError: a tensor is missing, unexpected, of another shape, or not all numbers.
+    """
+    wanted = module.state_dict()
+    _same_names(set(wanted), set(tensors), where)
+    for name, target in wanted.items():
+        _check_tensor(name, tensors[name], target, where)
+    with torch.no_grad():
+        for name, target in wanted.items():
+            target.copy_(tensors[name])
+
+
+def _same_names(wanted: set[str], found: set[str], where: str) -> None:
+    for names, what in ((wanted - found, "lacks"), (found - wanted, "has besides what the network has")):
+        if names:
+            shown = ", ".join(repr(name[:80]) for name in sorted(names)[:_NAMES_SHOWN])
+            more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+            raise ArtifactError(f"the file {what} {shown}{more}", where=where, next_step=_OTHER_NETWORK)
+
+
+_OTHER_NETWORK = "these are another network's weights; name its backbone, or give other weights"
+
+
+def _check_tensor(name: str, found: Tensor, target: Tensor, where: str) -> None:
+    # The shape first: a small file may claim a huge tensor whose elements are all the same one.
+    if found.shape != target.shape:
+        raise ArtifactError(
+            f"{name!r} has the shape {tuple(found.shape)}, the network's has {tuple(target.shape)}",
+            where=where,
+            next_step=_OTHER_NETWORK,
+        )
+    plain = found.layout == torch.strided and not found.is_quantized and found.device.type == "cpu"
+    if not plain or (target.is_floating_point() and not found.is_floating_point()):
+        raise ArtifactError(f"{name!r} is no plain tensor of numbers", where=where, next_step="give other weights")
+    if not torch.isfinite(found.to(target.dtype)).all():
+        raise ArtifactError(
+            f"{name!r} holds NaN or infinity", where=where, next_step="give the weights of a training that went well"
+        )
+
+
+def _of_backbone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone's part of a file, named as the backbone names it."""
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    inner = {name: value for name, value in tensors.items() if name.startswith(_BACKBONE_PREFIX)}
+    if inner:
+        return {name.removeprefix(_BACKBONE_PREFIX): value for name, value in inner.items()}
+    return {name: value for name, value in tensors.items() if not name.startswith(_HEAD_PREFIXES)}
+
+
+def _file_bytes(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            raise UsageError(
+                "there is no such weights file",
+                where=str(path),
+                next_step="give a file of weights, or one of: imagenet, none",
+            )
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise ArtifactError("the file is larger than any network's weights", where=path.name)
+        return path.read_bytes()
+    except OSError as cause:
+        raise UsageError(f"cannot be read ({cause.strerror})", where=path.name, next_step="check the file") from cause
+
+
+def _torch_file(data: bytes, where: str) -> object:
+    try:
+        with warnings.catch_warnings():
+            # Warnings about old formats are of no use to whoever cannot change the file.
+            warnings.simplefilter("ignore")
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as cause:  # hostile bytes end a parser in many ways
+        raise _unreadable(where, "is neither safetensors nor a state dict that can be read safely", cause) from cause
+
+
+def _state_dict(value: object, where: str) -> dict[str, Tensor]:
+    if isinstance(value, Mapping):
+        for wrapper in _WRAPPERS:
+            if isinstance(value.get(wrapper), Mapping):
+                value = value[wrapper]
+                break
+    if not isinstance(value, Mapping) or not value or not all(_is_entry(*entry) for entry in value.items()):
+        raise ArtifactError(
+            "the file holds no state dict (names with tensors)",
+            where=where,
+            next_step="save the network's state_dict(), best as safetensors",
+        )
+    return {name: tensor.detach() for name, tensor in value.items()}
+
+
+def _is_entry(name: object, tensor: object) -> bool:
+    return isinstance(name, str) and type(tensor) in {Tensor, nn.Parameter}
+
+
+def _unreadable(where: str, what: str, cause: Exception) -> ArtifactError:
+    return ArtifactError(
+        f"the file {what} ({type(cause).__name__})",
+        where=where,
+        next_step="nothing of it was executed; give a whole safetensors file, or a state dict saved with torch.save",
+    )
+
+
+def _imagenet(name: str) -> tuple[Mapping[str, Tensor], str]:
+    """The state dict of torchvision's file, from the cache or the network, and the file's name."""
+    weights = imagenet_weights(name)
+    if weights is None:
+        raise UsageError(
+            f"there are no ImageNet weights of the backbone {name}",
+            next_step="use --weights position or none, or the backbone vgg16",
+        )
+    file = Path(urlparse(weights.url).path).name
+    try:
+        # torchvision announces a download on the standard output, where a command's answer belongs.
+        with contextlib.redirect_stdout(sys.stderr):
+            tensors = weights.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
+    except OSError as cause:
+        raise UsageError(
+            f"torchvision's ImageNet weights of {name} are not in its cache and cannot be fetched",
+            where=weights.url,
+            next_step=f"copy {file} into {torch.hub.get_dir()}/checkpoints, or use --weights position, none or a file",
+        ) from cause
+    except Exception as cause:
+        raise _unreadable(file, "in torchvision's cache is damaged", cause) from cause
+    return _state_dict(tensors, file), file
