@@ -5,15 +5,62 @@ small matrix products: bilinear samples over a grid are separable, so a row matr
 `torchvision.ops.roi_align` it keeps the map's memory format and number type, and its gradient adds in a fixed order,
 also on a GPU. `pool` is torchvision's RoI max pooling, which the paper's networks used.
 
-May import: torch, torchvision.
+May import: torch, torchvision, trainers.backbones.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torchvision.ops import roi_pool
+
+from trainers.backbones import STAGES, Backbone
+
+# The deepest stage sees the patch, the others the box.
+_CONTEXT_STAGE = 5
 
 REGIONS: tuple[str, ...] = ("align", "pool")
 """Ways to cut a region out of a map."""
+
+
+def stage_regions(
+    backbone: Backbone,
+    images: Tensor,
+    boxes: Tensor,
+    extents: Tensor,
+    *,
+    grid: int,
+    how: str = "align",
+    stages: Sequence[int] = STAGES,
+) -> dict[int, Tensor]:
+    """What each stage sees: of stages 2 to 4 the box, of stage 5 the extent; (n, channels, grid, grid) float32 each.
+
+    Args:
+        backbone: whose stages.
+        images: (n, 3, height, width), 0…255.
+        boxes: (n, 4) as x0, y0, x1, y1 in pixels of the image, the lesion's.
+        extents: (n, 4) likewise, of the lesion with its surroundings.
+        grid: cells along each side.
+        how: one of `REGIONS`.
+        stages: those that are wanted.
+    """
+    maps = dict(zip(STAGES, zip(backbone(images), backbone.strides, strict=True), strict=True))
+    found = {}
+    for stage in stages:
+        values, stride = maps[stage]
+        found[stage] = cut_regions(values, extents if stage == _CONTEXT_STAGE else boxes, stride, grid, how)
+    return found
+
+
+def joined_features(regions: dict[int, Tensor]) -> Tensor:
+    """Every stage's region as a vector of length one, joined: (n, sum of their sizes)."""
+    return torch.cat([unit(region.flatten(1)) for region in regions.values()], dim=1)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors of length one; a vector of nothing but zeros stays one."""
+    return functional.normalize(vectors, dim=1)
 
 
 def cut_regions(maps: Tensor, boxes: Tensor, stride: int, grid: int, how: str) -> Tensor:
@@ -54,8 +101,8 @@ def _align(maps: Tensor, boxes: Tensor, grid: int) -> Tensor:
 def _sampling(start: Tensor, end: Tensor, size: int, grid: int) -> Tensor:
     """How much each of `size` pixels counts in each of `grid` cells between start and end: (n, grid, size)."""
     cell = (end - start) / grid
-    # A box within the map has no more samples; a larger one would only sample its cells more coarsely.
-    most = -(-size // grid) + 1
+    # A box within the map, or little beyond, has no more samples; a larger one would be sampled more coarsely.
+    most = -(-size // grid) + 2
     samples = cell.ceil().clamp(1, most)
     numbers = torch.arange(most, device=start.device)
     cells = torch.arange(grid, device=start.device)

@@ -8,7 +8,7 @@ A file is judged by its content, not its name. Nothing in it is ever executed: s
 torch reads its own format with `weights_only`. All of a file is checked before the first number is taken over, so a
 refused file leaves the network as it was.
 
-May import: lesionary, torch, torchvision, safetensors, trainers.backbones.
+May import: lesionary, torch, torchvision, safetensors, trainers.backbones, trainers.checkpoint.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from lesionary.errors import ArtifactError, UsageError
 from trainers.backbones import Backbone, imagenet_weights
+from trainers.checkpoint import fill_module
 
 NO_WEIGHTS = "none"
 IMAGENET = "imagenet"
@@ -36,7 +37,6 @@ _HEAD_PREFIXES = ("classifier.", "fc.", "head.")
 _BACKBONE_PREFIX = "backbone."
 # Names under which training scripts keep a state dict beside other things.
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
-_NAMES_SHOWN = 3
 _SAFETENSORS_START = 8
 _MAX_FILE_BYTES = 8 << 30
 
@@ -72,17 +72,15 @@ def start_weights(net: nn.Module, source: str | Path | bytes) -> WeightsRecord:
         return WeightsRecord(NO_WEIGHTS)
     if isinstance(source, str) and source == IMAGENET:
         tensors, name = _imagenet(backbone.name)
-        kept = _of_backbone(tensors)
-        fill_module(backbone, kept, name)
-        return WeightsRecord(IMAGENET, name, None, len(kept), len(tensors) - len(kept))
+        kept = _fill_backbone(backbone, tensors, name)
+        return WeightsRecord(IMAGENET, name, None, kept, len(tensors) - kept)
     if isinstance(source, bytes):
         data, name = source, "the given weights"
     else:
         data, name = _file_bytes(Path(source)), Path(source).name
     tensors = load_weights_bytes(data, name)
-    kept = _of_backbone(tensors)
-    fill_module(backbone, kept, name)
-    return WeightsRecord("file", name, hashlib.sha256(data).hexdigest(), len(kept), len(tensors) - len(kept))
+    kept = _fill_backbone(backbone, tensors, name)
+    return WeightsRecord("file", name, hashlib.sha256(data).hexdigest(), kept, len(tensors) - kept)
 
 
 def load_weights_file(path: Path) -> dict[str, Tensor]:
@@ -103,53 +101,36 @@ def load_weights_bytes(data: bytes, where: str = "the given weights") -> dict[st
     """
     if data[_SAFETENSORS_START : _SAFETENSORS_START + 1] == b"{":
         try:
-            return dict(parse_safetensors(data))
+            return _state_dict(parse_safetensors(data), where)
+        except ArtifactError:
+            raise
         except Exception as cause:  # hostile bytes end a parser in many ways
             raise _unreadable(where, "is damaged", cause) from cause
     return _state_dict(_torch_file(data, where), where)
 
 
-def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Copy tensors into a module; every name, shape and number is checked first.
-
-    Raises:
-        ArtifactError: a tensor is missing, unexpected, of another shape, or not all numbers.
-    """
-    wanted = module.state_dict()
-    _same_names(set(wanted), set(tensors), where)
-    for name, target in wanted.items():
-        _check_tensor(name, tensors[name], target, where)
-    with torch.no_grad():
-        for name, target in wanted.items():
-            target.copy_(tensors[name])
+def _fill_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], where: str) -> int:
+    """Copy the backbone's part of a file into it, if all of it fits; how many tensors that were."""
+    wanted = backbone.state_dict()
+    kept = {name: _usable(name, tensor, wanted.get(name), where) for name, tensor in _of_backbone(tensors).items()}
+    fill_module(backbone, kept, where)
+    return len(kept)
 
 
-def _same_names(wanted: set[str], found: set[str], where: str) -> None:
-    for names, what in ((wanted - found, "lacks"), (found - wanted, "has besides what the network has")):
-        if names:
-            shown = ", ".join(repr(name[:80]) for name in sorted(names)[:_NAMES_SHOWN])
-            more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-            raise ArtifactError(f"the file {what} {shown}{more}", where=where, next_step=_OTHER_NETWORK)
-
-
-_OTHER_NETWORK = "these are another network's weights; name its backbone, or give other weights"
-
-
-def _check_tensor(name: str, found: Tensor, target: Tensor, where: str) -> None:
-    # The shape first: a small file may claim a huge tensor whose elements are all the same one.
-    if found.shape != target.shape:
-        raise ArtifactError(
-            f"{name!r} has the shape {tuple(found.shape)}, the network's has {tuple(target.shape)}",
-            where=where,
-            next_step=_OTHER_NETWORK,
-        )
-    plain = found.layout == torch.strided and not found.is_quantized and found.device.type == "cpu"
-    if not plain or (target.is_floating_point() and not found.is_floating_point()):
-        raise ArtifactError(f"{name!r} is no plain tensor of numbers", where=where, next_step="give other weights")
-    if not torch.isfinite(found.to(target.dtype)).all():
-        raise ArtifactError(
-            f"{name!r} holds NaN or infinity", where=where, next_step="give the weights of a training that went well"
-        )
+def _usable(name: str, tensor: Tensor, target: Tensor | None, where: str) -> Tensor:
+    """A tensor in the network's own number type; files of half precision are common."""
+    if target is None or tensor.shape != target.shape:
+        # Refused by its name or shape, untouched: a small file may claim a huge tensor, all of one element.
+        return tensor
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        raise ArtifactError(f"{name} is no plain tensor of numbers", where=where, next_step="give other weights")
+    if tensor.is_floating_point() and target.is_floating_point():
+        tensor = tensor.to(target.dtype)
+        if not bool(torch.isfinite(tensor).all()):
+            raise ArtifactError(
+                f"{name} holds NaN or infinity", where=where, next_step="give weights of a training that went well"
+            )
+    return tensor
 
 
 def _of_backbone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -203,7 +184,8 @@ def _state_dict(value: object, where: str) -> dict[str, Tensor]:
 
 
 def _is_entry(name: object, tensor: object) -> bool:
-    return isinstance(name, str) and type(tensor) in {Tensor, nn.Parameter}
+    # Names are shown to people: no control characters.
+    return isinstance(name, str) and name.isprintable() and type(tensor) in {Tensor, nn.Parameter}
 
 
 def _unreadable(where: str, what: str, cause: Exception) -> ArtifactError:

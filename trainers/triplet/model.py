@@ -7,7 +7,7 @@ joined, go through a last layer and are brought to length one again.
 The backbone may run in bfloat16 (autocast) and in channels_last; what follows it is float32 always, because distances
 of near neighbours are small differences of numbers near one.
 
-May import: lesionary, torch, trainers.backbones, trainers.regions, trainers.weights.
+May import: lesionary, torch, trainers.backbones, trainers.checkpoint, trainers.regions.
 """
 
 from collections.abc import Mapping
@@ -16,15 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lesionary.errors import UsageError
 from trainers.backbones import BACKBONES, STAGES, make_backbone
-from trainers.regions import REGIONS, cut_regions
-from trainers.weights import fill_module, load_weights_bytes
-
-# The deepest stage sees the patch, the others the box.
-_CONTEXT_STAGE = 5
+from trainers.checkpoint import fill_module, weights_from_bytes
+from trainers.regions import REGIONS, joined_features, stage_regions, unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,23 +122,18 @@ class MultiScaleNet(nn.Module):
         Returns:
             (n, feature_count) float32.
         """
-        regions = self._regions(images, boxes, extents, 1)
-        return torch.cat([unit(region.flatten(1)) for region in regions.values()], dim=1)
+        return joined_features(self._regions(images, boxes, extents, 1))
 
     def _regions(self, images: Tensor, boxes: Tensor, extents: Tensor, grid: int) -> dict[int, Tensor]:
-        maps = self.backbone(images)
-        return {
-            stage: cut_regions(
-                found, extents if stage == _CONTEXT_STAGE else boxes, stride, grid, self.settings.regions
-            )
-            for stage, stride, found in zip(STAGES, self.backbone.strides, maps, strict=True)
-            if stage in self.settings.stages
-        }
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """Vectors of length one; a vector of nothing but zeros stays one."""
-    return functional.normalize(vectors, dim=1)
+        return stage_regions(
+            self.backbone,
+            images,
+            boxes,
+            extents,
+            grid=grid,
+            how=self.settings.regions,
+            stages=self.settings.stages,
+        )
 
 
 def build_net(settings: Mapping[str, Any]) -> MultiScaleNet:
@@ -162,5 +153,5 @@ def rebuild_net(settings: Mapping[str, Any], weights: bytes, where: str = "weigh
         UsageError: a setting is unknown or out of its range.
     """
     net = build_net(settings)
-    fill_module(net, load_weights_bytes(weights, where), where)
+    fill_module(net, weights_from_bytes(weights, where), where)
     return net.eval()
