@@ -60,7 +60,7 @@ def make_patches(
         located: lesion to its height in the body, 0 to 1, where its source does not say.
         choose_runner: what runs the tasks.
         progress: told after every task.
-        drop_old: remove the caches of patches that this one replaces, other recipes' as well.
+        drop_old: remove caches of patches made from other versions of the lake.
 
     Returns:
         The cache; its counts are `lesions`, `patches`, `cut` (patches that show less than box and context) and

@@ -179,23 +179,31 @@ def open_cache(url: str, local_copy: Path | None = None) -> pa.Table:
 
 
 def drop_old_caches(lake: Lake, kind: str, keep: str) -> None:
-    """Remove the lake's other caches of a kind; unfinished ones only once nobody can be making them any more.
+    """Remove a kind's caches that were made from other versions of the lake's tables than the one to keep.
+
+    Other recipes for the same versions stay: somebody may be using them. Unfinished ones go only once nobody can be
+    making them any more.
 
     Args:
         lake: whose.
         kind: what they hold.
-        keep: URL of the one that stays. Processes that have others mapped keep what they have.
+        keep: URL of the one that tells the versions. Processes that have old ones mapped keep what they have.
     """
     location = lake.location
-    root = location.join(_CACHE_FOLDER)
     ours = re.compile(rf"{re.escape(kind)}-[0-9a-f]{{{_DIGEST_DIGITS}}}")
-    for info in location.filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True)):
-        if not ours.fullmatch(info.base_name) or info.base_name == keep.rstrip("/").rsplit("/", 1)[-1]:
+    newest = _checked_cache(keep).record["versions"]
+    selector = fs.FileSelector(location.join(_CACHE_FOLDER), allow_not_found=True)
+    for info in location.filesystem.get_file_info(selector):
+        if not ours.fullmatch(info.base_name):
             continue
-        files = location.filesystem.get_file_info(fs.FileSelector(info.path, allow_not_found=True))
-        finished = any(file.base_name == RECORD_FILE for file in files)
-        newest_s = max((file.mtime_ns or 0 for file in files), default=0) / 1e9
-        if finished or newest_s < time.time() - _ABANDONED_AFTER_S:
+        url = f"{keep.rstrip('/').rsplit('/', 1)[0]}/{info.base_name}"
+        try:
+            old = _checked_cache(url).record["versions"] != newest
+        except ArtifactError:
+            files = location.filesystem.get_file_info(fs.FileSelector(info.path, allow_not_found=True))
+            newest_s = max((file.mtime_ns or 0 for file in files), default=0) / 1e9
+            old = newest_s < time.time() - _ABANDONED_AFTER_S
+        if old:
             # The record goes first, so that nobody finds a cache whose parts are going.
             with contextlib.suppress(FileNotFoundError):
                 location.filesystem.delete_file(f"{info.path}/{RECORD_FILE}")

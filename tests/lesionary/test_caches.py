@@ -149,7 +149,8 @@ def test_a_kind_cannot_lead_out_of_the_folder(lake):
 
 def test_old_caches_go_and_others_stay(lake):
     old, kept = make(lake, rows("a"), versions={"lesions": 3}), make(lake, rows("b"))
-    other_kind = make(lake, rows("c"), kind="things-2")
+    other_kind = make(lake, rows("c"), kind="things-2", versions={"lesions": 3})
+    other_recipe = make(lake, rows("d"), recipe={"size": 9})
     mapped = open_cache(old.url)
     half = CacheWriter(lake, "things", {"half": 1}, VERSIONS, SCHEMA)
     half.write(0, rows("h"))
@@ -160,7 +161,7 @@ def test_old_caches_go_and_others_stay(lake):
     drop_old_caches(lake, "things", keep=kept.url)
 
     there = {path.name for path in Path(lake.url, "cache").iterdir()}
-    assert there == {Path(url).name for url in (kept.url, other_kind.url, half.url)}
+    assert there == {Path(url).name for url in (kept.url, other_kind.url, other_recipe.url, half.url)}
     assert mapped["name"].to_pylist() == ["a"]
 
 
