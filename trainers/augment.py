@@ -79,6 +79,10 @@ class Draws:
     noise_at: NDArray[np.float64]
     """Where a row's noise begins, 0 to 1."""
 
+    def of(self, positions: NDArray[np.int64]) -> "Draws":
+        """What was drawn for some of the rows."""
+        return Draws(*(getattr(self, field.name)[positions] for field in fields(self)))
+
 
 def draw(settings: Augmentation | None, count: int, rng: np.random.Generator | None) -> Draws:
     """Draw for `count` rows; without settings every row stays as it is.

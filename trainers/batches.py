@@ -117,6 +117,7 @@ class PatchSource:
         scale_mm: float = PIXEL_MM,
         augment: Augmentation | None = None,
         rng: np.random.Generator | None = None,
+        only: NDArray[np.int64] | None = None,
     ) -> list[PatchBatch]:
         """Some patches as batches, one for each side among them, small sides first.
 
@@ -125,6 +126,8 @@ class PatchSource:
             scale_mm: size of an image's pixel; larger ones average over areas.
             augment: how images may differ from their patches; None = not at all.
             rng: what is drawn from then; each row's draw follows from its position among `rows`.
+            only: positions of `rows` that are wanted, a worker's share; the draws are made for all. Batches name
+                positions among these.
 
         Raises:
             ValueError: a row is not one, a scale is none, or augmentation has no generator.
@@ -134,7 +137,10 @@ class PatchSource:
             raise ValueError(f"rows between 0 and {len(self) - 1} are needed")
         if not PIXEL_MM <= scale_mm <= 16 * PIXEL_MM:
             raise ValueError(f"a pixel of {scale_mm} mm")
-        request = _Request(wanted, scale_mm, augment, draw(augment, len(wanted), rng))
+        draws = draw(augment, len(wanted), rng)
+        if only is not None:
+            wanted, draws = wanted[only], draws.of(only)
+        request = _Request(wanted, scale_mm, augment, draws)
         sides = self.sides[wanted]
         return [self._batch(request, int(side), np.flatnonzero(sides == side)) for side in np.unique(sides)]
 

@@ -90,9 +90,9 @@ class _Run:
         self.settings = settings
         self.place = place
         self.share = Share(place.rank, place.world)
-        if learner.global_batch() % place.world:
+        if learner.shared_units() % place.world:
             raise UsageError(
-                f"{place.world} workers cannot share a batch of {learner.global_batch()} equally",
+                f"{place.world} workers cannot share a batch of {learner.shared_units()} equally",
                 next_step="choose a number of workers that divides it",
             )
         self.learner = learner.to(place.device)

@@ -80,7 +80,11 @@ class Learner(nn.Module):
 
     @abstractmethod
     def global_batch(self) -> int:
-        """Items of a global batch; the number of workers must divide it."""
+        """Items of a global batch, as throughput counts them."""
+
+    def shared_units(self) -> int:
+        """Parts of a global batch that stay together on one worker; the number of workers must divide them."""
+        return self.global_batch()
 
     def after_step(self, step: int, share: Share) -> None:
         """Update the sampling state: the batch of step + 1 is already drawn, that of step + 2 will see it.

@@ -83,6 +83,7 @@ def pseudo_labels(
     settings: LabelSettings | None = None,
     *,
     refinement: int = 0,
+    weights: NDArray[np.floating] | None = None,
 ) -> Labels:
     """Label the targets from the seeds.
 
@@ -95,6 +96,7 @@ def pseudo_labels(
         seed: mixes the folds.
         settings: see there.
         refinement: the round these labels are of.
+        weights: (F,) what each feature is multiplied with once it is standardised; None = 1.
 
     Raises:
         TrainingError: the seeds are of one type or one patient, or features are missing.
@@ -104,6 +106,8 @@ def pseudo_labels(
     held, known = np.unique(types[seeds], return_inverse=True)
     groups = patients[seeds]
     centre, scale = _standard(features[seeds])
+    if weights is not None:
+        scale = scale / weights
     learnt = _standardised(features[seeds], centre, scale)
     folds = _folds(known, groups, seed)
     strength, width, score = _choose(learnt, known, groups, seed, settings)
@@ -136,6 +140,7 @@ def refine(
     before: Labels,
     seed: int,
     settings: LabelSettings | None = None,
+    weights: NDArray[np.floating] | None = None,
 ) -> Labels:
     """The next round: learn the types anew from the trained network's embeddings, for the lesions labelled `before`.
 
@@ -143,7 +148,9 @@ def refine(
     """
     seeds = np.unique(np.asarray(seed_rows, dtype=np.int64))
     targets = np.setdiff1d(np.flatnonzero(before.types >= 0), seeds)
-    after = pseudo_labels(embeddings, types, patients, seeds, targets, seed, settings, refinement=before.round + 1)
+    after = pseudo_labels(
+        embeddings, types, patients, seeds, targets, seed, settings, refinement=before.round + 1, weights=weights
+    )
     changed = float(np.mean(after.types[targets] != before.types[targets])) if targets.size else 0.0
     after.record["changed_share"] = changed
     return after

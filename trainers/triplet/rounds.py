@@ -1,0 +1,142 @@
+"""Rounds of one run: a training, new labels out of its vectors, another training.
+
+A round's labels are drawn up once, by worker 0, handed to the others, and stored in each of the round's checkpoints: a
+run that is taken up again goes on in its round, with its labels. Steps of later rounds are counted on from the earlier
+ones', so that a run's newest checkpoint is always that of its furthest round.
+
+May import: lesionary, numpy, torch, trainers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from lesionary.artifacts import atomic_file
+from lesionary.errors import ArtifactError
+from trainers.fitting import Place, StepReport
+
+LABELS_FILE = "labels.npz"
+_STEP = "step"
+
+
+@dataclass(frozen=True, slots=True)
+class RoundLabels:
+    """The labels that a round trains on."""
+
+    number: int
+    """0 for the first training, 1 for that after the first refinement."""
+    types: NDArray[np.int64]
+    """One a training row; -1 where there is none."""
+    probability: NDArray[np.float64]
+
+    def write(self, folder: Path) -> None:
+        """Into a checkpoint's folder."""
+        with atomic_file(folder / LABELS_FILE) as sink:
+            np.savez(sink, number=np.int64(self.number), types=self.types, probability=self.probability)
+
+    @classmethod
+    def read(cls, folder: Path, count: int) -> "RoundLabels":
+        """Out of a checkpoint's folder.
+
+        Raises:
+            ArtifactError: the file is not there, or not of so many lesions.
+        """
+        try:
+            with np.load(folder / LABELS_FILE, allow_pickle=False) as held:
+                found = cls(int(held["number"]), held["types"], held["probability"])
+        except (OSError, ValueError, KeyError, EOFError) as cause:
+            raise _refused(folder) from cause
+        if found.types.shape != (count,) or found.probability.shape != (count,) or found.types.dtype != np.int64:
+            raise _refused(folder)
+        return found
+
+
+class RoundPlace:
+    """A run's place as one of its rounds sees it."""
+
+    def __init__(self, place: Place, labels: RoundLabels, steps: Sequence[int]) -> None:
+        """Look at a place.
+
+        Args:
+            place: of the whole run.
+            labels: the round's.
+            steps: of each round.
+        """
+        self._place = place
+        self._labels = labels
+        self._before = sum(steps[: labels.number])
+        self._all = sum(steps)
+
+    @property
+    def rank(self) -> int:
+        """As of the run."""
+        return self._place.rank
+
+    @property
+    def world(self) -> int:
+        """As of the run."""
+        return self._place.world
+
+    @property
+    def device(self) -> torch.device:
+        """As of the run."""
+        return self._place.device
+
+    def latest(self) -> Path | None:
+        """The newest checkpoint, if it is of this round."""
+        folder = self._place.latest()
+        if folder is None or RoundLabels.read(folder, len(self._labels.types)).number != self._labels.number:
+            return None
+        return folder
+
+    def save(self, folder: Path | None, metrics: dict[str, Any]) -> None:
+        """Keep a checkpoint with the round's labels in it."""
+        if folder is not None:
+            self._labels.write(folder)
+        self._place.save(folder, {**metrics, _STEP: metrics[_STEP] + self._before, "round": self._labels.number})
+
+    def report(self, report: StepReport) -> None:
+        """Count on from the rounds before."""
+        left = report.seconds_left
+        if report.items_per_second and report.step:
+            pace = left / max(report.steps - report.step, 1)
+            left += pace * (self._all - self._before - report.steps)
+        self._place.report(replace(report, step=report.step + self._before, steps=self._all, seconds_left=left))
+
+
+def handed_round(place: Place, labels: RoundLabels | None, count: int, number: int) -> RoundLabels:
+    """Worker 0's labels, on every worker.
+
+    Args:
+        place: the run's.
+        labels: worker 0's; None elsewhere.
+        count: lesions.
+        number: the round.
+    """
+    if place.world == 1:
+        if labels is None:
+            raise ValueError("worker 0 has the labels")
+        return labels
+    device = place.device if dist.get_backend() == "nccl" else torch.device("cpu")
+    types = torch.zeros(count, dtype=torch.int64, device=device)
+    probability = torch.zeros(count, dtype=torch.float64, device=device)
+    if labels is not None:
+        types.copy_(torch.from_numpy(labels.types))
+        probability.copy_(torch.from_numpy(labels.probability))
+    dist.broadcast(types, 0)
+    dist.broadcast(probability, 0)
+    return RoundLabels(number, types.cpu().numpy(), probability.cpu().numpy())
+
+
+def _refused(folder: Path) -> ArtifactError:
+    return ArtifactError(
+        "the checkpoint holds no labels of these lesions",
+        where=f"checkpoint {folder.name}",
+        next_step="begin the run again",
+    )
