@@ -158,7 +158,8 @@ def boxes_in_view(boxes: NDArray[np.float32], view: View) -> NDArray[np.float32]
     moved = (boxes.astype(np.float64) - corner) / view.step
     if view.mirrored:
         moved[:, [0, 2]] = view.side - moved[:, [2, 0]]
-    return np.clip(moved, 0, view.side).astype(np.float32)
+    inside: NDArray[np.float32] = np.clip(moved, 0, view.side).astype(np.float32)
+    return inside
 
 
 def look(pixels: NDArray[np.int16], view: View, out: NDArray[np.float32]) -> None:
@@ -191,7 +192,8 @@ def brighten(image: NDArray[np.float32], draws: Draws, row: int) -> None:
 
 @functools.cache
 def _noise() -> NDArray[np.float32]:
-    return np.random.Generator(np.random.SFC64(0)).standard_normal(_NOISE_VALUES, np.float32)
+    values: NDArray[np.float32] = np.random.Generator(np.random.SFC64(0)).standard_normal(_NOISE_VALUES, np.float32)
+    return values
 
 
 def _inside(view: View, patch_side: int) -> bool:
