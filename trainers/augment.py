@@ -144,11 +144,20 @@ def image_side(patch_side: int, scale_mm: float, settings: Augmentation | None) 
     return max(2, math.floor((patch_side - 2 * crop) * PIXEL_MM / scale_mm + _ON_PIXEL) // 2 * 2)
 
 
-def view_of(patch_side: int, scale_mm: float, settings: Augmentation | None, draws: Draws, row: int) -> View:
-    """The window that was drawn for a row."""
+def view_of(
+    patch_side: int,
+    scale_mm: float,
+    settings: Augmentation | None,
+    draws: Draws,
+    row: int,
+    box: NDArray[np.float32],
+) -> View:
+    """The window that was drawn for a row; it moves no farther than the patch's box stays in it."""
     side = image_side(patch_side, scale_mm, settings)
     step = scale_mm / PIXEL_MM / float(draws.zoom[row])
-    left, top = patch_side / 2 + draws.shift_px[row] - side * step / 2
+    room = np.floor(np.maximum(0, side * step / 2 - np.maximum(patch_side / 2 - box[:2], box[2:] - patch_side / 2)))
+    shift = np.clip(draws.shift_px[row], -room, room)
+    left, top = patch_side / 2 + shift - side * step / 2
     return View(float(left), float(top), step, side, bool(draws.mirrored[row]))
 
 

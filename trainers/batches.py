@@ -153,7 +153,7 @@ class PatchSource:
         def fill(number: int) -> None:
             position = int(positions[number])
             row = int(request.rows[position])
-            view = view_of(patch_side, request.scale_mm, request.augment, request.draws, position)
+            view = view_of(patch_side, request.scale_mm, request.augment, request.draws, position, self._boxes[row])
             look(self.pixels(row), view, images[number])
             brighten(images[number], request.draws, position)
             boxes[number], extents[number] = boxes_in_view(np.stack([self._boxes[row], self._extents[row]]), view)

@@ -63,6 +63,10 @@ def grey(hu):
     return (np.clip(np.asarray(hu, float), -1024, 3071) + 1024) / 4095 * 255
 
 
+def box_of(number):
+    return np.array(table()["box"][number].as_py(), np.float32)
+
+
 def by_row(batches):
     """Image, box and extent of each position of a request."""
     found = {}
@@ -242,7 +246,7 @@ def test_views_are_what_a_slow_reading_sees(source, settings, scale_mm):
     seen = by_row(source.take(rows, scale_mm, quiet, np.random.default_rng(5)))
 
     for at, row in enumerate(rows):
-        view = view_of(SIDES[row], scale_mm, quiet, draws, at)
+        view = view_of(SIDES[row], scale_mm, quiet, draws, at, box_of(row))
         exact = slow_area(grey(patch_hu(row)), view.left, view.top, view.step, view.side)
         np.testing.assert_allclose(seen[at][0], exact[:, :, ::-1] if view.mirrored else exact, atol=1e-2)
 
@@ -288,15 +292,24 @@ def test_views_move_within_what_is_allowed():
     assert 0.45 < draws.mirrored.mean() < 0.55
     assert not draw(replace(settings, flip=False), 2000, np.random.default_rng(0)).mirrored.any()
     # Without scaling, a shifted view never leaves its patch.
-    views = [
-        view_of(
-            128, 1.0, replace(settings, scale=0), draw(replace(settings, scale=0), 2000, np.random.default_rng(0)), n
-        )
-        for n in range(200)
-    ]
+    unscaled = replace(settings, scale=0)
+    draws = draw(unscaled, 200, np.random.default_rng(0))
+    views = [view_of(128, 1.0, unscaled, draws, row, box_of(0)) for row in range(200)]
     assert min(min(view.left, view.top) for view in views) == 0
     assert max(max(view.left, view.top) + view.side for view in views) == 128
     assert all(view.plain for view in views)
+
+
+def test_a_view_moves_no_farther_than_its_box_stays_in_it():
+    settings = Augmentation(shift_mm=30, scale=0.5)
+    draws = draw(settings, 500, np.random.default_rng(1))
+    box = np.array([50, 40, 78, 88], np.float32)
+
+    for row in range(500):
+        view = view_of(128, 1.0, settings, draws, row, box)
+        seen = boxes_in_view(box[None], view)[0]
+        assert seen[2] - seen[0] == pytest.approx(28 / view.step, abs=1e-4)
+        assert seen[3] - seen[1] == pytest.approx(min(48 / view.step, view.side), abs=1e-4)
 
 
 def test_grey_values_change_as_drawn(source):
