@@ -73,7 +73,7 @@ class Labels:
         return labelled, [LESION_TYPES[kind] for kind in self.types[labelled]], self.probability[labelled]
 
 
-def pseudo_labels(
+def pseudo_labels(  # noqa: PLR0913 (what is known of the lesions, column by column)
     features: NDArray[np.floating],
     types: NDArray[np.int64],
     patients: NDArray[np.int64],

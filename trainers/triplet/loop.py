@@ -226,13 +226,12 @@ def learnt_labels(
     """Types of all training lesions out of the seeds': from the backbone's features first, then from the vectors."""
     source = lesions.source.subset(lesions.rows)
     features = vectors_of(net, source, settings.scale_mm, device, precision=settings.precision, untrained=number == 0)
+    places = source.location[:, np.isfinite(source.location[lesions.seeds]).any(axis=0)]
     weights = None
-    if settings.label_place_weight > 0:
-        places = np.column_stack([source.location, np.log(np.maximum(source.size_mm, 1.0))]).astype(np.float32)
-        seeds = lesions.seeds
-        # Lesions of unknown place or size are taken to be like the average seed.
-        places = np.where(np.isfinite(places), places, np.nanmean(places[seeds], axis=0))
-        # All numbers of place and size together weigh as much as the network's features, times the setting.
+    if settings.label_place_weight > 0 and places.shape[1]:
+        # A lesion of unknown place is taken to be where the average seed is.
+        places = np.where(np.isfinite(places), places, np.nanmean(places[lesions.seeds], axis=0))
+        # The numbers of the place together weigh as much as all of the network's features, times the setting.
         share = settings.label_place_weight * np.sqrt(features.shape[1] / places.shape[1])
         weights = np.concatenate([np.ones(features.shape[1]), np.full(places.shape[1], share)])
         features = np.concatenate([features, places], axis=1)
@@ -284,7 +283,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", choices=("fp32", "bf16"))
     given = parser.parse_args(arguments)
     try:
-        changes = _changes(given.set) | {name: getattr(given, name) for name in ("steps", "seed", "precision")}
+        flags = {name: getattr(given, name) for name in ("steps", "seed", "precision")}
+        changes = _changes(given.set) | {name: value for name, value in flags.items() if value is not None}
         job = {
             "patches": given.patches,
             "out": given.out,

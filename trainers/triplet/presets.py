@@ -70,7 +70,7 @@ class TripletSettings:
     refine_from_start: bool = False
     """Whether such a training begins at the first weights again, or goes on."""
     label_place_weight: float = 1.0
-    """What a lesion's place and size count beside the network's features when types are learnt; 0 in the paper."""
+    """What a lesion's place counts beside the network's features when types are learnt; 0 in the paper."""
     least_probability: float = 0.0
     """Labels that are less sure than this take no part."""
 
