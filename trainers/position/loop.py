@@ -25,6 +25,7 @@ from torch import Tensor
 
 from lesionary.artifacts import atomic_write_bytes, atomic_write_json
 from lesionary.errors import LesionaryError, UsageError
+from lesionary.models import WEIGHTS_FILE
 from lesionary.splits import split_of_patient
 from trainers.batches import PatchSource
 from trainers.checkpoint import weights_bytes
@@ -35,8 +36,7 @@ from trainers.position.presets import DEFAULT_PRESET, PRESETS, PositionSettings,
 from trainers.position.targets import Crops, draw_crops, position_loss, read_crops
 from trainers.weights import NO_WEIGHTS, start_weights
 
-WEIGHTS_FILE = "weights.safetensors"
-CURVE_FILE = "curve.json"
+RESULT_FILE = "result.json"
 
 
 class PositionLearner(Learner):
@@ -83,18 +83,21 @@ def train(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
     """Train, and write the backbone's weights.
 
     Args:
-        job: `patches` URL of the patch cache; `out` folder for the results; `preset` and `settings` (changes to it);
-            `weights` to start from, none unless given; `local_copy` folder for a cache that lies elsewhere.
+        job: `patches` URL of the patch cache; `out` folder for the weights (only worker 0 writes); `preset` and
+            `settings` (changes to it); `weights` to start from, none unless given; `local_copy` folder for a cache
+            that lies elsewhere. As a convenience `seed`, `steps` and `precision` may stand beside `settings`.
         place: where.
 
     Returns:
-        Metrics, counts and settings, for the model card.
+        What the model's card needs: settings, data, metrics, curve. The weights are the backbone's alone, under the
+        names that `--weights FILE` takes.
 
     Raises:
         UsageError: no patch of the training split has a known place, or a setting is wrong.
         TrainingError: a loss is not finite.
     """
-    settings = settings_for(job.get("preset") or DEFAULT_PRESET, job.get("settings"))
+    changes = {name: job.get(name) for name in ("seed", "steps", "precision")}
+    settings = settings_for(str(job.get("preset") or DEFAULT_PRESET), {**changes, **dict(job.get("settings") or {})})
     local_copy = job.get("local_copy")
     source = PatchSource.open(job["patches"], Path(local_copy) if local_copy else None)
     rows = usable_rows(source)
@@ -113,25 +116,21 @@ def train(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
     result = fit(learner, settings.fit(), place)
     if place.rank != 0:
         return {}
-    metrics: dict[str, Any] = {
-        "steps": result.steps_done,
-        "seconds": result.seconds,
-        "items_per_second": result.items_per_second,
-        "wait_share": result.wait_share,
-        "loss": sum(result.curve[-1][1].values()) if result.curve else None,
-    }
-    if len(rows["val"]):
-        metrics["val"] = position_errors(net, source, rows["val"], rows["train"], settings, place.device)
     out = Path(job["out"])
     atomic_write_bytes(out / WEIGHTS_FILE, weights_bytes(net.backbone.state_dict()))
-    atomic_write_json(out / CURVE_FILE, [[step, parts] for step, parts in result.curve])
+    errors = position_errors(net, source, rows["val"], rows["train"], settings, place.device)
     return {
-        "kind": "position",
         "settings": settings.record(),
-        "start": asdict(started),
-        "metrics": metrics,
-        "data": _counts(source, rows),
+        "data": _counts(source, rows) | {"start": asdict(started)},
+        "metrics": {
+            **{f"{name}_val": value for name, value in errors.items()},
+            "seconds": round(result.seconds, 3),
+            "items_per_second": round(result.items_per_second, 3),
+            "wait_share": round(result.wait_share, 4),
+        },
+        "steps_done": result.steps_done,
         "resumed_from": result.resumed_from,
+        "curve": [[step, parts] for step, parts in result.curve],
     }
 
 
@@ -147,7 +146,7 @@ def _counts(source: PatchSource, rows: Mapping[str, NDArray[np.int64]]) -> dict[
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train in this process, without Ray; prints what `train` returns as JSON."""
+    """Train in this process, without Ray; prints the metrics as JSON."""
     parser = argparse.ArgumentParser(
         prog="python -m trainers.position.loop", description=(__doc__ or "").split("\n")[0]
     )
@@ -171,10 +170,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     try:
         found = train(job, Alone(Path(given.out), given.device, _tell))
+        atomic_write_json(Path(given.out) / RESULT_FILE, found)
     except LesionaryError as error:
         sys.stderr.write(f"{error.sentence}\n")
         return error.exit_code
-    sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    sys.stdout.write(json.dumps(found["metrics"], indent=2) + "\n")
     return 0
 
 

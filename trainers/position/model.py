@@ -45,4 +45,5 @@ class PositionNet(nn.Module):
         regions = stage_regions(self.backbone, images, boxes, whole, grid=1)
         with torch.autocast(images.device.type, enabled=False):
             # Half: the middle of the body, so that training begins from there.
-            return 0.5 + self.head(_FEATURE_SCALE * joined_features(regions))
+            places: Tensor = 0.5 + self.head(_FEATURE_SCALE * joined_features(regions))
+        return places
