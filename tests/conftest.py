@@ -1,6 +1,7 @@
 """What several test files share: a tiny release written by hand, and a Ray cluster for the whole session."""
 
 import json
+import os
 from pathlib import Path
 
 import imagecodecs
@@ -103,11 +104,13 @@ def official_test_rows():
 
 @pytest.fixture(scope="session")
 def ray_cluster():
-    """One local Ray for all tests that need it: starting it takes seconds."""
+    """One local Ray for all tests that need it: starting it takes seconds. Its workers find the tests' own modules."""
     from cli.cluster import ray_session
 
-    with ray_session(workers=2):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        with ray_session(workers=2):
+            yield
 
 
 @pytest.fixture(scope="session")

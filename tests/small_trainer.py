@@ -1,0 +1,69 @@
+"""A trainer as small as one can be, with the face that all have, and mishaps on demand."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+from small_learner import SmallLearner
+
+from lesionary.errors import TrainingError
+from trainers.checkpoint import weights_bytes
+from trainers.fitting import FitSettings, fit
+
+ENTRY = "small_trainer:train"
+
+
+def train(job, place):
+    """Fit the small learner.
+
+    The job may ask for mishaps on the last worker: `fail`, an error of ours; `bug`, any other; `stop_at`, a step after
+    whose checkpoint the worker stops by `stop` ("kill" or "interrupt"), once: `stopped` is a file that says it did.
+    `attempts` is a file with a line for each attempt, `slow` a pause at each checkpoint.
+    """
+    if place.rank == 0 and "attempts" in job:
+        with Path(job["attempts"]).open("a") as log:
+            log.write(f"{os.getpid()}\n")
+    _prepare_mishaps(job, place)
+    learner = SmallLearner(seed=job.get("seed", 0))
+    settings = FitSettings(
+        steps=job["steps"],
+        learning_rate=0.02,
+        schedule="cosine",
+        seed=job.get("seed", 0),
+        checkpoint_every=job.get("checkpoint_every", 5),
+        log_every=1,
+    )
+    done = fit(learner, settings, place)
+    if place.rank == 0:
+        Path(job["out"], "weights.safetensors").write_bytes(weights_bytes(learner.state_dict()))
+        Path(job["out"], "curve.json").write_text(json.dumps(done.curve))
+    return {
+        "steps_done": done.steps_done,
+        "resumed_from": done.resumed_from,
+        "curve": done.curve,
+        "world": place.world,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _prepare_mishaps(job, place):
+    last = place.rank == place.world - 1
+    if last and "fail" in job:
+        raise TrainingError(job["fail"], where="step 3", next_step="train otherwise")
+    if last and "bug" in job:
+        raise ZeroDivisionError(job["bug"])
+    keep = place.save
+
+    def save(folder, metrics):
+        keep(folder, metrics)
+        time.sleep(job.get("slow", 0.0))
+        if last and metrics["step"] == job.get("stop_at") and not Path(job["stopped"]).exists():
+            Path(job["stopped"]).touch()
+            if job["stop"] == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise KeyboardInterrupt
+
+    place.save = save

@@ -1,0 +1,335 @@
+"""A run: one training under a name, in the lake's `models/runs/<run>/`, which can be stopped and gone on with.
+
+    run.json             what is trained, from which inputs, with which settings; written first
+    driver.json          which driver has the run now; a worker of an older one stops at its next checkpoint
+    checkpoints/<step>/  the newest two (trainers/places.py)
+    final/               what came out: the weights and other files
+    result.json          what was measured, and the digests of final/; written last, it makes the run a finished one
+
+The folder is the only truth about a run: with Ray and without, the same files stand in the same places, so a run
+that was started one way can be gone on with the other way. Needs neither torch nor Ray.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from pyarrow import fs
+
+from lesionary.errors import ArtifactError, InternalError, LesionaryError, UnwritableError, UsageError
+from lesionary.locations import Location
+from lesionary.provenance import code_fingerprint
+
+_RECORD, _DRIVER, _RESULT, _LOCK = "run.json", "driver.json", "result.json", ".lock"
+_FINAL = "final"
+CHECKPOINTS = "checkpoints"
+
+# The file that completes a checkpoint; the same as in a folder (trainers/places.py).
+_COMPLETE = "metrics.json"
+
+# A result holds a curve and metrics; more than this is not ours.
+_MAX_JSON_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What a run trains. A run is gone on with as it was begun: the job is read from here, not from the flags."""
+
+    kind: str
+    entry: str
+    job: Mapping[str, Any]
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What the model's card will say: settings and their origins, lake versions, data counts."""
+    code: str = field(default_factory=code_fingerprint)
+    created_at: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished run gave back."""
+
+    returned: Mapping[str, Any]
+    """What the trainer measured."""
+    files: Mapping[str, str]
+    """Names of the files in final/, and their SHA-256."""
+    finished_at: str
+
+
+class Run:
+    """A run in the lake. Holds nothing open; pickles, so that workers can take it along."""
+
+    def __init__(self, name: str, location: Location) -> None:
+        self.name = name
+        self.location = location
+
+    @classmethod
+    def begin(cls, name: str, location: Location, record: RunRecord) -> Self:
+        """Make a run.
+
+        Raises:
+            UsageError: there is one of this name.
+            UnwritableError: the lake takes no files.
+        """
+        run = cls(name, location)
+        if run.exists():
+            raise UsageError(
+                f"there is a run {name}", where="--run", next_step="add --resume to go on with it, or name another"
+            )
+        run._write(_RECORD, asdict(record))
+        return run
+
+    @classmethod
+    def resume(cls, name: str, location: Location) -> Self:
+        """Take up a run that was begun.
+
+        Raises:
+            UsageError: there is none of this name.
+        """
+        run = cls(name, location)
+        if not run.exists():
+            raise UsageError(
+                f"there is no run {name}", where="--resume", next_step="leave --resume out to begin one of this name"
+            )
+        return run
+
+    def exists(self) -> bool:
+        """Whether the run was begun."""
+        return self._has(_RECORD)
+
+    def record(self) -> RunRecord:
+        """What it trains.
+
+        Raises:
+            ArtifactError: the record cannot be read.
+        """
+        try:
+            return RunRecord(**self._read(_RECORD))
+        except TypeError as cause:
+            raise self._damaged(_RECORD) from cause
+
+    def result(self) -> RunResult | None:
+        """What it gave back; None while it is unfinished.
+
+        Raises:
+            ArtifactError: the result cannot be read.
+        """
+        if not self._has(_RESULT):
+            return None
+        try:
+            return RunResult(**self._read(_RESULT))
+        except TypeError as cause:
+            raise self._damaged(_RESULT) from cause
+
+    @contextlib.contextmanager
+    def driven(self) -> Iterator[str]:
+        """Be the driver of the run for the duration of the block; yields the token that its workers carry.
+
+        Raises:
+            UsageError: another process of this machine drives it now.
+        """
+        token = secrets.token_hex(8)
+        with self._locked():
+            self._write(_DRIVER, {"token": token})
+            yield token
+
+    def require_driver(self, token: str) -> None:
+        """Make sure that the driver with this token still has the run: a killed driver's workers live on for a while.
+
+        Raises:
+            UsageError: the run's folder is not where the driver sees it.
+            InternalError: another driver took the run over.
+        """
+        if not self._has(_DRIVER):
+            raise UsageError(
+                "this worker does not see the run's folder",
+                where=self.location.url,
+                next_step="use a lake that every node reaches: an object store, or a shared folder",
+            )
+        if self._read(_DRIVER).get("token") != token:
+            raise InternalError("another driver went on with this run", where=self.name)
+
+    def finish(self, out: Path, returned: Mapping[str, Any]) -> None:
+        """Keep what came out and what was measured; from then on the run is finished.
+
+        Raises:
+            InternalError: what was returned is no JSON.
+            UnwritableError: the lake takes no files.
+        """
+        digests = {path.name: _sha256(path) for path in sorted(out.iterdir()) if path.is_file()}
+        result = RunResult(returned, digests, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+        with _naming_the_run(self.name):
+            self._upload(out, self.location.join(_FINAL))
+        self._write(_RESULT, asdict(result))
+
+    def read_final(self, name: str) -> bytes:
+        """The content of a file that came out, as it was when the run finished.
+
+        Raises:
+            ArtifactError: it is missing or changed.
+        """
+        result = self.result()
+        expected = result.files.get(name) if result else None
+        try:
+            with self.location.filesystem.open_input_stream(self.location.join(_FINAL, name)) as stream:
+                data = bytes(stream.read())
+        except OSError as cause:
+            raise self._damaged(name) from cause
+        if hashlib.sha256(data).hexdigest() != expected:
+            raise self._damaged(name)
+        return data
+
+    def forget_files(self) -> None:
+        """Drop checkpoints and final files: a model made of them has them now. Record and result stay."""
+        for folder in (CHECKPOINTS, _FINAL):
+            self._delete_folder(self.location.join(folder))
+
+    def forget_foreign(self, name: str) -> None:
+        """Drop a file that another program keeps in the run's folder, if it is there."""
+        with contextlib.suppress(OSError):
+            self.location.filesystem.delete_file(self.location.join(name))
+
+    # Checkpoints in an object store; a local folder's are kept by `trainers.places.Alone`.
+
+    def newest_step(self) -> int | None:
+        """Step of the newest whole checkpoint."""
+        return max(self._steps(), default=None)
+
+    def fetch_checkpoint(self, step: int, folder: Path) -> Path:
+        """A local copy of a checkpoint.
+
+        Raises:
+            ArtifactError: it cannot be read.
+        """
+        target = folder / str(step)
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            fs.copy_files(
+                self.checkpoint_path(step),
+                str(target),
+                source_filesystem=self.location.filesystem,
+                destination_filesystem=fs.LocalFileSystem(),
+            )
+        except OSError as cause:
+            raise self._damaged(f"checkpoint {step}") from cause
+        return target
+
+    def keep_checkpoint(self, folder: Path, metrics: Mapping[str, Any], keep: int) -> None:
+        """Upload a checkpoint, what completes it last, and drop all but the newest.
+
+        Raises:
+            UnwritableError: the place takes no files.
+        """
+        step = int(metrics["step"])
+        with _naming_the_run(self.name):
+            self._upload(folder, self.checkpoint_path(step))
+            self._write(f"{CHECKPOINTS}/{step}/{_COMPLETE}", metrics)
+            for old in sorted(self._steps())[:-keep]:
+                self._delete_folder(self.checkpoint_path(old))
+
+    def checkpoint_path(self, step: int) -> str:
+        """Where a checkpoint lies, as the lake's file system names it."""
+        return self.location.join(CHECKPOINTS, str(step))
+
+    def _steps(self) -> list[int]:
+        selector = fs.FileSelector(self.location.join(CHECKPOINTS), recursive=True, allow_not_found=True)
+        found = (info.path.split("/")[-2:] for info in self.location.filesystem.get_file_info(selector))
+        return [int(step) for step, name in found if name == _COMPLETE and step.isdecimal()]
+
+    def _upload(self, folder: Path, target: str) -> None:
+        system = self.location.filesystem
+        self._delete_folder(target)
+        system.create_dir(target, recursive=True)
+        for path in (path for path in folder.iterdir() if path.is_file()):
+            with path.open("rb") as source, system.open_output_stream(f"{target}/{path.name}") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+
+    def _delete_folder(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.location.filesystem.delete_dir(path)
+
+    def _has(self, name: str) -> bool:
+        info = self.location.filesystem.get_file_info(self.location.join(name))
+        return bool(info.type == fs.FileType.File)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            with self.location.filesystem.open_input_stream(self.location.join(name)) as stream:
+                value = json.loads(stream.read(_MAX_JSON_BYTES))
+        except (OSError, ValueError) as cause:
+            raise self._damaged(name) from cause
+        if not isinstance(value, dict):
+            raise self._damaged(name)
+        return value
+
+    def _write(self, name: str, value: Mapping[str, Any]) -> None:
+        try:
+            text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError) as cause:
+            raise InternalError(f"what would be written is no JSON ({cause})", where=f"{self.name}/{name}") from cause
+        system, target = self.location.filesystem, self.location.join(name)
+        # Object stores write a file whole or not at all; on a disk that takes a rename.
+        written = f"{target}.{secrets.token_hex(4)}.part" if self.location.is_local else target
+        with _naming_the_run(self.name):
+            system.create_dir(self.location.path, recursive=True)
+            with system.open_output_stream(written) as sink:
+                sink.write(f"{text}\n".encode())
+            if written != target:
+                Path(written).replace(target)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        if not self.location.is_local:
+            yield
+            return
+        with _naming_the_run(self.name):
+            Path(self.location.path).mkdir(parents=True, exist_ok=True)
+            lock = Path(self.location.path, _LOCK).open("ab")  # noqa: SIM115 (closed below; a failure to open is named)
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as cause:
+                raise UsageError(
+                    f"run {self.name} is being trained by another process",
+                    where="--run",
+                    next_step="wait for it, stop it, or name another run",
+                ) from cause
+            yield
+
+    def _damaged(self, what: str) -> ArtifactError:
+        return ArtifactError(
+            f"{what} is missing or not what was written",
+            where=f"run {self.name}",
+            next_step="begin the training again under another --run",
+        )
+
+
+def new_run_name(kind: str) -> str:
+    """A name that no other run has, such as ssbr-20260131-175900-3f."""
+    return f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _naming_the_run(name: str) -> Iterator[None]:
+    try:
+        yield
+    except LesionaryError:
+        raise
+    except OSError as cause:
+        raise UnwritableError(
+            f"the run cannot be kept ({cause.strerror or type(cause).__name__})",
+            where=f"run {name}",
+            next_step="check the lake, its space and your rights to it",
+        ) from cause
