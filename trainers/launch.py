@@ -78,7 +78,6 @@ class _Order:
     """What every worker is told."""
 
     run: Run
-    token: str
     code: str
     threads: int
     board: ActorHandle
@@ -88,7 +87,7 @@ def train_on_ray(run: Run, workers: Workers, listener: Listener | None = None) -
     """Train a run on the connected cluster, from its newest checkpoint if it has one.
 
     Args:
-        run: begun or resumed; its record names the trainer and the job.
+        run: driven by this process; its record names the trainer and the job.
         workers: how many, and with what.
         listener: told of progress, in this process.
 
@@ -103,9 +102,8 @@ def train_on_ray(run: Run, workers: Workers, listener: Listener | None = None) -
     run.forget_foreign(_RAY_SNAPSHOT)
     board = ray.remote(num_cpus=0)(Board).remote()
     threads = workers.threads or _threads_of_each(workers)
-    with run.driven() as token:
-        order = _Order(run, token, code_fingerprint(), threads, board)
-        starts = _fit(_trainer(order, workers), order, listener)
+    order = _Order(run, code_fingerprint(), threads, board)
+    starts = _fit(_trainer(order, workers), order, listener)
     return outcome_of(run, restarts=max(0, starts - 1))
 
 
@@ -226,7 +224,7 @@ def _work(config: dict[str, Any]) -> None:
     # Ray gives each worker one thread, whatever it was granted.
     torch.set_num_threads(order.threads)
     with tempfile.TemporaryDirectory(prefix="lesionary-") as scratch:
-        take_part(order.run, RayPlace(Shelf(order.run, order.token, Path(scratch)), order.board))
+        take_part(order.run, RayPlace(Shelf(order.run, Path(scratch)), order.board))
 
 
 class RayPlace:

@@ -46,7 +46,7 @@ def train_here(run: Run, device: str = "cpu", threads: int = 0, listener: Listen
     """Train a run in this process, from its newest checkpoint if it has one.
 
     Args:
-        run: begun or resumed; its record names the trainer and the job.
+        run: driven by this process; its record names the trainer and the job.
         device: PyTorch's name of where to compute.
         threads: PyTorch's threads; 0 = as it chooses.
         listener: told of progress.
@@ -58,8 +58,8 @@ def train_here(run: Run, device: str = "cpu", threads: int = 0, listener: Listen
         raise UsageError("this machine has no GPU that PyTorch can use", where="--gpus", next_step="leave it out")
     if threads:
         torch.set_num_threads(threads)
-    with run.driven() as token, tempfile.TemporaryDirectory(prefix="lesionary-") as scratch:
-        take_part(run, Here(device, Shelf(run, token, Path(scratch)), listener))
+    with tempfile.TemporaryDirectory(prefix="lesionary-") as scratch:
+        take_part(run, Here(device, Shelf(run, Path(scratch)), listener))
     return outcome_of(run)
 
 
@@ -70,10 +70,14 @@ def take_part(run: Run, place: Place) -> None:
         LesionaryError: the trainer raised it, or the run names no trainer.
     """
     record = run.record()
-    with tempfile.TemporaryDirectory(prefix="lesionary-") as out:
-        returned = _entry(record.entry)({**record.job, "out": out}, place)
+    with tempfile.TemporaryDirectory(prefix="lesionary-") as folder:
+        out, inputs = Path(folder, "out"), Path(folder, "inputs")
+        out.mkdir()
+        inputs.mkdir()
+        job = {**record.job, **run.fetch_inputs(inputs), "out": str(out)}
+        returned = _entry(record.entry)(job, place)
         if place.rank == 0:
-            run.finish(Path(out), {"trained": dict(returned), "hardware": hardware_record()})
+            run.finish(out, {"trained": dict(returned), "hardware": hardware_record()})
 
 
 def outcome_of(run: Run, restarts: int = 0) -> Outcome:
@@ -99,15 +103,14 @@ def _entry(name: str) -> Entry:
 class Shelf:
     """The checkpoints of a run, in a folder or in an object store."""
 
-    def __init__(self, run: Run, token: str, scratch: Path) -> None:
+    def __init__(self, run: Run, scratch: Path) -> None:
         self._run = run
-        self._token = token
         self._scratch = scratch
         self._local = Alone(Path(run.location.path), "cpu") if run.location.is_local else None
 
     def newest(self) -> int | None:
         """Step of the newest checkpoint."""
-        self._run.require_driver(self._token)
+        self._run.require_driver()
         if self._local is None:
             return self._run.newest_step()
         folder = self._local.latest()
@@ -121,7 +124,7 @@ class Shelf:
 
     def keep(self, folder: Path, metrics: dict[str, Any]) -> str:
         """Keep a checkpoint, whole; gives its path in the lake's file system."""
-        self._run.require_driver(self._token)
+        self._run.require_driver()
         if self._local is None:
             self._run.keep_checkpoint(folder, metrics, KEPT_CHECKPOINTS)
         else:

@@ -1,6 +1,7 @@
 """A run: one training under a name, in the lake's `models/runs/<run>/`, which can be stopped and gone on with.
 
-    run.json             what is trained, from which inputs, with which settings; written first
+    inputs/              files that the training starts from, such as weights
+    run.json             what is trained, from which inputs, with which settings; the run exists once it is written
     driver.json          which driver has the run now; a worker of an older one stops at its next checkpoint
     checkpoints/<step>/  the newest two (trainers/places.py)
     final/               what came out: the weights and other files
@@ -17,19 +18,20 @@ import json
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from pyarrow import fs
 
+from lesionary.artifacts import atomic_write_bytes
 from lesionary.errors import ArtifactError, InternalError, LesionaryError, UnwritableError, UsageError
 from lesionary.locations import Location
 from lesionary.provenance import code_fingerprint
 
 _RECORD, _DRIVER, _RESULT, _LOCK = "run.json", "driver.json", "result.json", ".lock"
-_FINAL = "final"
+_FINAL, _INPUTS = "final", "inputs"
 CHECKPOINTS = "checkpoints"
 
 # The file that completes a checkpoint; the same as in a folder (trainers/places.py).
@@ -47,7 +49,9 @@ class RunRecord:
     entry: str
     job: Mapping[str, Any]
     about: Mapping[str, Any] = field(default_factory=dict)
-    """What the model's card will say: settings and their origins, lake versions, data counts."""
+    """What is kept for the model's card."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Files in inputs/, and their SHA-256; each stands in the job under its name as a path that the worker can read."""
     code: str = field(default_factory=code_fingerprint)
     created_at: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
 
@@ -69,10 +73,17 @@ class Run:
     def __init__(self, name: str, location: Location) -> None:
         self.name = name
         self.location = location
+        self._token = ""
 
     @classmethod
-    def begin(cls, name: str, location: Location, record: RunRecord) -> Self:
+    def begin(cls, name: str, location: Location, record: RunRecord, inputs: Mapping[str, bytes] | None = None) -> Self:
         """Make a run.
+
+        Args:
+            name: what it is called.
+            location: its folder.
+            record: what it trains.
+            inputs: content of files that the training starts from, by their names in the job.
 
         Raises:
             UsageError: there is one of this name.
@@ -83,7 +94,10 @@ class Run:
             raise UsageError(
                 f"there is a run {name}", where="--run", next_step="add --resume to go on with it, or name another"
             )
-        run._write(_RECORD, asdict(record))
+        for key, content in (inputs or {}).items():
+            run._write_bytes(f"{_INPUTS}/{key}", content)
+        digests = {key: hashlib.sha256(content).hexdigest() for key, content in (inputs or {}).items()}
+        run._write(_RECORD, asdict(replace(record, inputs=digests)))
         return run
 
     @classmethod
@@ -129,19 +143,20 @@ class Run:
             raise self._damaged(_RESULT) from cause
 
     @contextlib.contextmanager
-    def driven(self) -> Iterator[str]:
-        """Be the driver of the run for the duration of the block; yields the token that its workers carry.
+    def driven(self) -> Iterator[None]:
+        """Be the driver of the run for the duration of the block.
 
         Raises:
             UsageError: another process of this machine drives it now.
         """
-        token = secrets.token_hex(8)
         with self._locked():
-            self._write(_DRIVER, {"token": token})
-            yield token
+            self._token = secrets.token_hex(8)
+            self._write(_DRIVER, {"token": self._token})
+            yield
 
-    def require_driver(self, token: str) -> None:
-        """Make sure that the driver with this token still has the run: a killed driver's workers live on for a while.
+    def require_driver(self) -> None:
+        """Make sure that the driver still has the run which this copy of it came from: the workers of one that was
+        killed live on for a while.
 
         Raises:
             UsageError: the run's folder is not where the driver sees it.
@@ -153,8 +168,8 @@ class Run:
                 where=self.location.url,
                 next_step="use a lake that every node reaches: an object store, or a shared folder",
             )
-        if self._read(_DRIVER).get("token") != token:
-            raise InternalError("another driver went on with this run", where=self.name)
+        if self._read(_DRIVER).get("token") != self._token:
+            raise InternalError("another driver went on with this run", where=f"run {self.name}")
 
     def finish(self, out: Path, returned: Mapping[str, Any]) -> None:
         """Keep what came out and what was measured; from then on the run is finished.
@@ -176,19 +191,33 @@ class Run:
             ArtifactError: it is missing or changed.
         """
         result = self.result()
-        expected = result.files.get(name) if result else None
+        return self._read_checked(f"{_FINAL}/{name}", result.files.get(name) if result else None)
+
+    def fetch_inputs(self, folder: Path) -> dict[str, str]:
+        """Copy the files that the training starts from into a folder; their names in the job, and paths.
+
+        Raises:
+            ArtifactError: one is missing or changed.
+        """
+        fetched: dict[str, str] = {}
+        for key, digest in self.record().inputs.items():
+            (folder / key).write_bytes(self._read_checked(f"{_INPUTS}/{key}", digest))
+            fetched[key] = str(folder / key)
+        return fetched
+
+    def _read_checked(self, path: str, digest: str | None) -> bytes:
         try:
-            with self.location.filesystem.open_input_stream(self.location.join(_FINAL, name)) as stream:
+            with self.location.filesystem.open_input_stream(self.location.join(path)) as stream:
                 data = bytes(stream.read())
         except OSError as cause:
-            raise self._damaged(name) from cause
-        if hashlib.sha256(data).hexdigest() != expected:
-            raise self._damaged(name)
+            raise self._damaged(path) from cause
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise self._damaged(path)
         return data
 
     def forget_files(self) -> None:
-        """Drop checkpoints and final files: a model made of them has them now. Record and result stay."""
-        for folder in (CHECKPOINTS, _FINAL):
+        """Drop checkpoints, inputs and final files: a model made of them has what counts. Record and result stay."""
+        for folder in (CHECKPOINTS, _INPUTS, _FINAL):
             self._delete_folder(self.location.join(folder))
 
     def forget_foreign(self, name: str) -> None:
@@ -274,15 +303,18 @@ class Run:
             text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
         except (TypeError, ValueError) as cause:
             raise InternalError(f"what would be written is no JSON ({cause})", where=f"{self.name}/{name}") from cause
+        self._write_bytes(name, f"{text}\n".encode())
+
+    def _write_bytes(self, name: str, content: bytes) -> None:
         system, target = self.location.filesystem, self.location.join(name)
-        # Object stores write a file whole or not at all; on a disk that takes a rename.
-        written = f"{target}.{secrets.token_hex(4)}.part" if self.location.is_local else target
         with _naming_the_run(self.name):
-            system.create_dir(self.location.path, recursive=True)
-            with system.open_output_stream(written) as sink:
-                sink.write(f"{text}\n".encode())
-            if written != target:
-                Path(written).replace(target)
+            if self.location.is_local:
+                atomic_write_bytes(Path(target), content)
+                return
+            # An object store shows a file once it is whole; other file systems need the folder first.
+            system.create_dir(target.rpartition("/")[0], recursive=True)
+            with system.open_output_stream(target) as sink:
+                sink.write(content)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

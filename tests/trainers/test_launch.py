@@ -7,7 +7,7 @@ from small_trainer import ENTRY
 
 from lesionary.errors import InternalError, TrainingError
 from lesionary.locations import Location
-from trainers.running import train_here
+from trainers import running
 from trainers.runs import Run, RunRecord
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(240), pytest.mark.usefixtures("ray_cluster")]
@@ -22,15 +22,21 @@ def losses(outcome):
     return np.array([[parts["square"], parts["plain"]] for _, parts in outcome.returned["curve"]])
 
 
+def train_here(run):
+    with run.driven():
+        return running.train_here(run, threads=1)
+
+
 def launch(run, count=2, **how):
     from trainers.launch import Workers, train_on_ray
 
     told = []
-    return train_on_ray(run, Workers(count, **how), told.append), told
+    with run.driven():
+        return train_on_ray(run, Workers(count, **how), told.append), told
 
 
 def test_two_workers_give_the_curve_of_one(tmp_path):
-    alone = train_here(begin(tmp_path / "alone"), threads=1)
+    alone = train_here(begin(tmp_path / "alone"))
 
     outcome, told = launch(begin(tmp_path / "two"))
 
@@ -41,7 +47,7 @@ def test_two_workers_give_the_curve_of_one(tmp_path):
 
 
 def test_a_killed_worker_is_replaced_and_all_steps_are_done(tmp_path):
-    whole = train_here(begin(tmp_path / "whole"), threads=1)
+    whole = train_here(begin(tmp_path / "whole"))
     run = begin(tmp_path / "killed", stop="kill", stop_at=10, stopped=str(tmp_path / "stopped"))
 
     outcome, _ = launch(run)
@@ -69,7 +75,7 @@ def test_an_error_of_ours_ends_the_run_at_once_and_any_other_after_the_attempts_
 def test_a_run_that_began_here_goes_on_with_ray_with_the_threads_it_is_given(tmp_path):
     run = begin(tmp_path / "r1", stop="interrupt", stop_at=10, stopped=str(tmp_path / "stopped"))
     with pytest.raises(KeyboardInterrupt):
-        train_here(run, threads=1)
+        train_here(run)
     (tmp_path / "r1" / "checkpoint_manager_snapshot.json").write_text('{"cut sho')
 
     outcome, _ = launch(run, count=1, threads=2)

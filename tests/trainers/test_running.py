@@ -12,7 +12,7 @@ from small_trainer import ENTRY
 
 from lesionary.errors import ArtifactError, InternalError, TrainingError, UnwritableError, UsageError
 from lesionary.locations import Location
-from trainers.running import train_here
+from trainers import running
 from trainers.runs import Run, RunRecord, new_run_name
 
 
@@ -24,6 +24,11 @@ def remote(folder):
     """A place that does not pass for this machine's disks, as an object store's does not."""
     folder.mkdir(exist_ok=True)
     return Location("mem://run", fs.SubTreeFileSystem(str(folder), fs.LocalFileSystem()), "run")
+
+
+def train_here(run, **how):
+    with run.driven():
+        return running.train_here(run, **how)
 
 
 def begin(location, **job):
@@ -120,20 +125,30 @@ def test_a_run_is_driven_by_one_process_at_a_time(tmp_path):
 
 def test_workers_of_a_driver_that_lost_the_run_stop(tmp_path):
     run = begin(local(tmp_path / "r1"))
-    with run.driven() as old:
-        pass
-    with run.driven() as new:
-        run.require_driver(new)
-
-        with pytest.raises(InternalError, match="another driver went on with this run"):
-            run.require_driver(old)
+    with run.driven():
+        workers_own = pickle.loads(pickle.dumps(run))
+        workers_own.require_driver()
+    with Run.resume("r1", run.location).driven(), pytest.raises(InternalError, match="another driver went on with"):
+        workers_own.require_driver()
 
 
 def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path):
     run = begin(local(tmp_path / "r1"))
 
     with pytest.raises(UsageError, match="does not see the run's folder; use a lake that every node reaches"):
-        run.require_driver("1234")
+        run.require_driver()
+
+
+@pytest.mark.parametrize("place", [local, remote])
+def test_files_to_start_from_are_kept_with_the_run_and_checked(tmp_path, place):
+    run = Run.begin("r1", place(tmp_path / "r1"), RunRecord("small", ENTRY, {}), {"weights": b"of before"})
+
+    paths = run.fetch_inputs(tmp_path)
+    assert (set(paths), Path(paths["weights"]).read_bytes()) == ({"weights"}, b"of before")
+
+    next((tmp_path / "r1").rglob("inputs/weights")).write_bytes(b"others")
+    with pytest.raises(ArtifactError, match="run r1: inputs/weights is missing or not what was written"):
+        run.fetch_inputs(tmp_path)
 
 
 def test_errors_of_a_trainer_come_out_as_they_are(tmp_path):
@@ -179,5 +194,5 @@ def test_final_files_are_checked_before_they_are_published(tmp_path):
 def test_a_place_that_takes_no_files_is_named(tmp_path):
     (tmp_path / "r1").write_text("a file where a folder should be")
 
-    with pytest.raises(UnwritableError, match="run r1: the run cannot be kept"):
+    with pytest.raises(UnwritableError, match="run.json: the file cannot be written"):
         begin(local(tmp_path / "r1"))
