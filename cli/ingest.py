@@ -12,16 +12,13 @@ import typer
 from cli.console import human_bytes, human_seconds, live_line, note
 from cli.options import DEFAULT_LAKE, JsonOption, LakeOption
 from cli.render import write_json, write_mapping
+from cli.runners import Runners
 
 if TYPE_CHECKING:
     from etl.ingest import IngestSummary, Progress
     from etl.planning import Plan, Unit
-    from etl.running import Runner
     from lesionary.lake import Lake
     from lesionary.settings import IngestSettings
-
-# Starting Ray takes 3 to 7 seconds: less than this is done sooner without it (docs/decisions/0005).
-_WORTH_RAY_BYTES = 64 << 20
 
 
 def ingest(
@@ -85,7 +82,7 @@ def ingest(
     settings = resolved.value
     refuse_key_inside(key_of(settings), lake)
     with ExitStack() as session, live_line() as show:
-        runners = _Runners(session, settings.workers, ray_address)
+        runners = Runners(session, settings.workers, ray_address)
         plan = plan_sources(
             sources,
             settings,
@@ -126,31 +123,6 @@ def _open_lake(url: str, *, create: bool) -> "Lake | None":
         return Lake.open(url)
     except LakeError:
         return None
-
-
-class _Runners:
-    """This process for small work, Ray for the rest or when a cluster was named; Ray is started at most once."""
-
-    def __init__(self, session: ExitStack, workers: int, ray_address: str | None) -> None:
-        self._session = session
-        self._workers = workers
-        self._ray_address = ray_address
-        self._on_ray: tuple[Runner, int] | None = None
-
-    def choose(self, byte_count: int) -> "tuple[Runner, int]":
-        """What runs work on so many bytes, and how many tasks at once."""
-        if self._on_ray is None:
-            if self._ray_address is None and (byte_count < _WORTH_RAY_BYTES or self._workers == 1):
-                from etl.running import run_here
-
-                return run_here, 1
-            from cli.cluster import cluster_cores, ray_session
-
-            self._session.enter_context(ray_session(self._ray_address, self._workers))
-            from etl.ingest_job import run_on_ray
-
-            self._on_ray = run_on_ray, self._workers or cluster_cores()
-        return self._on_ray
 
 
 def _progress_line(progress: "Progress") -> str:

@@ -20,6 +20,7 @@ from cli import (
     features,
     ingest,
     match,
+    models,
     patients,
     phantom,
     reidentify,
@@ -28,6 +29,7 @@ from cli import (
     similar,
     sql,
     sync,
+    train,
 )
 from cli import lake as lake_commands
 from lesionary import __version__
@@ -72,6 +74,7 @@ def prepare(
 app.command("ingest")(ingest.ingest)
 app.command("sync")(sync.sync)
 app.command("sql")(sql.sql)
+app.command("train")(train.train)
 app.command("show")(show.show)
 app.command("similar")(similar.similar)
 app.command("match")(match.match)
@@ -82,6 +85,7 @@ app.add_typer(lake_commands.app, name="lake")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(export.app, name="export")
 app.add_typer(features.app, name="features")
+app.add_typer(models.app, name="models")
 app.add_typer(patients.app, name="patients")
 app.add_typer(phantom.app, name="phantom")
 

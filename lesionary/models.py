@@ -216,6 +216,36 @@ def read_model_file(lake: Lake, card: ModelCard, file_name: str) -> bytes:
     return data
 
 
+def model_files(lake: Lake, card: ModelCard) -> list[str]:
+    """Names of a model's files, the card's among them.
+
+    Raises:
+        ArtifactError: they cannot be listed.
+    """
+    try:
+        infos = lake.location.filesystem.get_file_info(fs.FileSelector(_path(lake, card.model_id)))
+    except OSError as cause:
+        raise ArtifactError(f"its files cannot be listed ({type(cause).__name__})", where=card.model_id) from cause
+    return sorted(info.base_name for info in infos if _FILE.fullmatch(info.base_name) and info.size is not None)
+
+
+def drop_model(lake: Lake, card: ModelCard) -> None:
+    """Remove a model, its card first, so that half of one is never found. Its number is free again.
+
+    Raises:
+        LakeError: it cannot be removed.
+    """
+    try:
+        lake.location.filesystem.delete_file(_path(lake, card.model_id, CARD_FILE))
+        lake.location.filesystem.delete_dir(_path(lake, card.model_id))
+    except OSError as cause:
+        raise LakeError(
+            f"the model cannot be removed ({type(cause).__name__})",
+            where=card.model_id,
+            next_step="check your rights to the lake",
+        ) from cause
+
+
 def run_folder(lake: Lake, run: str) -> Location:
     """Where the checkpoints of a run go.
 

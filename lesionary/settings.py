@@ -12,7 +12,7 @@ import dataclasses
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -69,6 +69,35 @@ class IngestSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How a training is run; what it computes is its trainer's settings (`trainers/*/presets.py`)."""
+
+    preset: str = "small"
+    """smoke, small or paper."""
+    workers: int = 1
+    """Processes that share each batch; more than one run on Ray."""
+    gpus: float | None = None
+    """GPUs of each worker; a fraction lets several share one; None = one where there are enough, else none."""
+    threads: int = 0
+    """PyTorch's threads in each worker; 0 = its share of the cores."""
+    max_failures: int = 2
+    """How often lost workers are replaced."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not run.
+
+        Raises:
+            UsageError: a value is out of its range.
+        """
+        for name, low, high in (("workers", 1, 65_536), ("threads", 0, 4_096), ("max_failures", 0, 1_000_000)):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UsageError(f"{name} must lie between {low} and {high}, found {value}")
+        if self.gpus is not None and not (0 <= self.gpus <= 1 or (self.gpus.is_integer() and self.gpus <= 64)):
+            raise UsageError(f"gpus must be a fraction or a whole number of GPUs, found {self.gpus:g}")
+
+
+@dataclass(frozen=True, slots=True)
 class Resolved(Generic[Settings]):
     """Settings, and where each value came from: default, file, environment or flag."""
 
@@ -101,6 +130,23 @@ def resolve(
     Raises:
         UsageError: the file cannot be read, a key is unknown, or a value does not fit.
     """
+    values, origins = given_settings(kind, section, flags=flags, environment=environment, config_file=config_file)
+    return Resolved(kind(**values), origins)
+
+
+def given_settings(
+    kind: type[object],
+    section: str,
+    *,
+    flags: Mapping[str, object | None],
+    environment: Mapping[str, str],
+    config_file: Path | None = None,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """As `resolve`, but only what was given, for settings whose defaults come from elsewhere: values, and all origins.
+
+    Raises:
+        UsageError: as `resolve`.
+    """
     hints = typing.get_type_hints(kind)
     table = _file_section(config_file, section)
     if unknown := set(table) - set(hints):
@@ -121,7 +167,28 @@ def resolve(
         elif name in table:
             values[name] = _checked(table[name], hint, f"{name} in [{section}]")
             origins[name] = "file"
-    return Resolved(kind(**values), origins)
+    return values, origins
+
+
+def parsed_flags(kind: type[object], pairs: Sequence[str], option: str) -> dict[str, object]:
+    """Settings written as NAME=VALUE.
+
+    Raises:
+        UsageError: there is no such setting, or the value does not fit.
+    """
+    hints = typing.get_type_hints(kind)
+    values: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or name not in hints:
+            raise UsageError(
+                f"there is no setting {name!r}" if equals else f"{pair!r} is not NAME=VALUE",
+                where=option,
+                next_step=f"known are {', '.join(sorted(hints))}",
+            )
+        values[name] = _parse(text, hints[name], f"{option} {name}")
+    return values
 
 
 def _file_section(config_file: Path | None, section: str) -> dict[str, object]:
@@ -141,10 +208,12 @@ def _file_section(config_file: Path | None, section: str) -> dict[str, object]:
 
 
 def _plain_type(hint: object) -> type[Any]:
-    """The type itself, without an optional None."""
+    """The type itself, without an optional None; that of its values for a choice of literals, tuple for a tuple."""
     if isinstance(hint, types.UnionType):
         hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
-    return typing.cast("type", hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return type(typing.get_args(hint)[0])
+    return typing.cast("type", typing.get_origin(hint) or hint)
 
 
 def _parse(text: str, hint: object, where: str) -> object:
@@ -154,6 +223,9 @@ def _parse(text: str, hint: object, where: str) -> object:
     if kind is bool and lowered in _TRUE | _FALSE:
         return lowered in _TRUE
     try:
+        if kind is tuple:
+            of = typing.get_args(hint)[0]
+            return tuple(of(part) for part in text.split(",") if part.strip())
         if kind is not bool:
             return kind(text)
     except ValueError:
@@ -163,6 +235,6 @@ def _parse(text: str, hint: object, where: str) -> object:
 
 def _checked(value: object, hint: object, where: str) -> object:
     kind = _plain_type(hint)
-    if type(value) is kind or (kind is float and type(value) is int):
+    if type(value) is kind or (kind is float and type(value) is int) or (kind is tuple and type(value) is list):
         return kind(value)
     raise UsageError(f"a value of type {kind.__name__} is needed, found {type(value).__name__}", where=where)

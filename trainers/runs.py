@@ -5,7 +5,8 @@
     driver.json          which driver has the run now; a worker of an older one stops at its next checkpoint
     checkpoints/<step>/  the newest two (trainers/places.py)
     final/               what came out: the weights and other files
-    result.json          what was measured, and the digests of final/; written last, it makes the run a finished one
+    result.json          what was measured, and the digests of final/; it makes the run a finished one
+    published.json       which model was made of it
 
 The folder is the only truth about a run: with Ray and without, the same files stand in the same places, so a run
 that was started one way can be gone on with the other way. Needs neither torch nor Ray.
@@ -14,6 +15,7 @@ that was started one way can be gone on with the other way. Needs neither torch 
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import json
 import secrets
 import shutil
@@ -31,6 +33,7 @@ from lesionary.locations import Location
 from lesionary.provenance import code_fingerprint
 
 _RECORD, _DRIVER, _RESULT, _LOCK = "run.json", "driver.json", "result.json", ".lock"
+_PUBLISHED = "published.json"
 _FINAL, _INPUTS = "final", "inputs"
 CHECKPOINTS = "checkpoints"
 
@@ -91,9 +94,7 @@ class Run:
         """
         run = cls(name, location)
         if run.exists():
-            raise UsageError(
-                f"there is a run {name}", where="--run", next_step="add --resume to go on with it, or name another"
-            )
+            raise cls.taken(name)
         for key, content in (inputs or {}).items():
             run._write_bytes(f"{_INPUTS}/{key}", content)
         digests = {key: hashlib.sha256(content).hexdigest() for key, content in (inputs or {}).items()}
@@ -113,6 +114,13 @@ class Run:
                 f"there is no run {name}", where="--resume", next_step="leave --resume out to begin one of this name"
             )
         return run
+
+    @staticmethod
+    def taken(name: str) -> UsageError:
+        """What to say where a new run would have an old one's name."""
+        return UsageError(
+            f"there is a run {name}", where="--run", next_step="add --resume to go on with it, or name another"
+        )
 
     def exists(self) -> bool:
         """Whether the run was begun."""
@@ -214,6 +222,23 @@ class Run:
         if hashlib.sha256(data).hexdigest() != digest:
             raise self._damaged(path)
         return data
+
+    def published(self) -> str | None:
+        """The model that was made of the run.
+
+        Raises:
+            ArtifactError: the file that names it cannot be read.
+        """
+        return str(self._read(_PUBLISHED)["model_id"]) if self._has(_PUBLISHED) else None
+
+    def set_published(self, model_id: str) -> None:
+        """Say which model was made of the run, and drop what only a training needs.
+
+        Raises:
+            UnwritableError: the lake takes no files.
+        """
+        self._write(_PUBLISHED, {"model_id": model_id})
+        self.forget_files()
 
     def forget_files(self) -> None:
         """Drop checkpoints, inputs and final files: a model made of them has what counts. Record and result stay."""
@@ -341,6 +366,16 @@ class Run:
             where=f"run {self.name}",
             next_step="begin the training again under another --run",
         )
+
+
+def require_torch() -> None:
+    """Make sure that PyTorch is installed: it is an extra.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError("training needs PyTorch, which is not installed", next_step="pip install 'lesionary[train]'")
 
 
 def new_run_name(kind: str) -> str:

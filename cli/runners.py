@@ -1,0 +1,59 @@
+"""Where a command's work runs: this process for little of it, Ray for more or when a cluster was named."""
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from etl.running import Runner
+
+# Starting Ray takes 3 to 7 seconds: less than this is done sooner without it (docs/decisions/0005).
+_WORTH_RAY_BYTES = 64 << 20
+
+
+class Runners:
+    """Starts or joins Ray at most once, when it is first needed, and leaves it with the session."""
+
+    def __init__(self, session: ExitStack, workers: int, ray_address: str | None, at_least: int = 0) -> None:
+        """Nothing is started yet.
+
+        Args:
+            session: what Ray is left with.
+            workers: how many tasks at once; 0 = as many as there are cores.
+            ray_address: of a running cluster; None = one of our own, if any.
+            at_least: cores that one of our own pretends to have where there are fewer.
+        """
+        self._session = session
+        self._at_least = at_least
+        self._workers = workers
+        self._ray_address = ray_address
+        self._connected = False
+        self._on_ray: tuple[Runner, int] | None = None
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether Ray is one of our own, rather than a cluster that was named."""
+        return self._ray_address in {None, "local"}
+
+    def choose(self, byte_count: int) -> "tuple[Runner, int]":
+        """What runs work on so many bytes, and how many tasks at once."""
+        if self._on_ray is None:
+            if self._ray_address is None and (byte_count < _WORTH_RAY_BYTES or self._workers == 1):
+                from etl.running import run_here
+
+                return run_here, 1
+            self.connect()
+            from cli.cluster import cluster_cores
+            from etl.ingest_job import run_on_ray
+
+            self._on_ray = run_on_ray, self._workers or cluster_cores()
+        return self._on_ray
+
+    def connect(self) -> None:
+        """Be connected to Ray."""
+        if not self._connected:
+            from cli.cluster import ray_session
+
+            cores = self._workers or max(self._at_least, os.cpu_count() or 1)
+            self._session.enter_context(ray_session(self._ray_address, cores))
+            self._connected = True

@@ -1,0 +1,154 @@
+"""What each trainer reads: its caches, made through etl where the lake has none yet, and weights to start from."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from lesionary.errors import UsageError
+
+if TYPE_CHECKING:
+    from lesionary.caches import Cache
+
+    from etl.running import RunnerChoice
+    from lesionary.lake import Lake
+
+Show = Callable[[str], None]
+
+
+class TrainerSettings(Protocol):
+    """Everything that decides a training, apart from its data: a dataclass of `trainers/*/presets.py`."""
+
+    @property
+    def seed(self) -> int:
+        """Of every random choice."""
+
+    def record(self) -> dict[str, Any]:
+        """As JSON can say it."""
+
+
+class Presets(Protocol):
+    """A module `trainers/*/presets.py`."""
+
+    @property
+    def PRESETS(self) -> Mapping[str, TrainerSettings]:  # noqa: N802 (a module's constant)
+        """By name."""
+
+    def settings_for(self, preset: str, changes: Mapping[str, Any] | None = None) -> TrainerSettings:
+        """A preset with some settings changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a training reads."""
+
+    job: Mapping[str, Any]
+    """URLs of its caches, by their names in the job."""
+    lake: Mapping[str, int]
+    """Versions of the lake's tables that they were made of."""
+    data: Mapping[str, Any]
+    """What they count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """What can be trained."""
+
+    kind: str
+    prepare: "Callable[[Lake, TrainerSettings, RunnerChoice, Show], Prepared]"
+    """Makes the caches."""
+    package: str = "trainers"
+    """Holds the package `kind` with its modules `loop` and `presets`."""
+    starts_from_weights: bool = True
+    """Whether it has a backbone that others' weights fit."""
+
+    @property
+    def entry(self) -> str:
+        """What workers call."""
+        return f"{self.package}.{self.kind}.loop:train"
+
+    @property
+    def presets(self) -> Presets:
+        """The module of its settings."""
+        return cast("Presets", importlib.import_module(f"{self.package}.{self.kind}.presets"))
+
+    @property
+    def settings(self) -> type[TrainerSettings]:
+        """The class of its settings."""
+        return type(next(iter(self.presets.PRESETS.values())))
+
+
+def start_weights(lake: "Lake", wanted: str | None) -> tuple[dict[str, str], dict[str, bytes]]:
+    """What the job says of the weights to start from, and their content where they are a file or a model's.
+
+    Raises:
+        UsageError: there are none such.
+    """
+    from lesionary.models import find_model, read_weights
+
+    if wanted is None:
+        return {}, {}
+    if wanted in {"none", "imagenet"}:
+        return {"weights": wanted}, {}
+    if Path(wanted).is_file():
+        return {}, {"weights": Path(wanted).read_bytes()}
+    if "/" in wanted or Path(wanted).suffix:
+        raise UsageError("there is no such file", where=f"--weights {wanted}")
+    card = find_model(lake, None if wanted == "position" else wanted, "position" if wanted == "position" else None)
+    return {}, {"weights": read_weights(lake, card)}
+
+
+def _volumes(lake: "Lake", settings: TrainerSettings, choose_runner: "RunnerChoice", show: Show) -> Prepared:
+    from etl.volumes import VolumeSettings, make_volumes
+
+    cache = make_volumes(
+        lake,
+        VolumeSettings(side=max(VolumeSettings().side, getattr(settings, "input_px", 0))),
+        choose_runner=choose_runner,
+        progress=lambda done, total: show(f"volumes: {done} of {total} slices"),
+    )
+    return _of_cache("volumes", cache)
+
+
+def _patches(lake: "Lake", _settings: TrainerSettings, choose_runner: "RunnerChoice", show: Show) -> Prepared:
+    from etl.patches import make_patches
+
+    cache = make_patches(
+        lake,
+        located=located_heights(lake),
+        choose_runner=choose_runner,
+        progress=lambda done, total: show(f"patches: {done} of {total} lesions"),
+    )
+    return _of_cache("patches", cache)
+
+
+def _of_cache(name: str, cache: "Cache") -> Prepared:
+    return Prepared({name: cache.url}, cache.record["versions"], {name: cache.record["counts"]})
+
+
+def located_heights(lake: "Lake") -> dict[str, float] | None:
+    """Lesion to the height that the newest body-part regressor gives it; None where none has located the lake."""
+    from lesionary.schema import TABLES
+
+    if "location_models" not in TABLES or not lake.has_table("location_models"):
+        return None
+    import pyarrow.compute as pc
+
+    models = lake.read("location_models", columns=["model_id", "model_created_at"]).sort_by("model_created_at")
+    if not models.num_rows:
+        return None
+    newest = models["model_id"][-1].as_py()
+    rows = lake.read("locations", columns=["lesion_id", "z"], where=pc.field("model_id") == newest)
+    pairs = zip(rows["lesion_id"].to_pylist(), rows["z"].to_pylist(), strict=True)
+    return {lesion: float(z) for lesion, z in pairs if z is not None}
+
+
+TRAINERS: Mapping[str, Trainer] = {
+    one.kind: one
+    for one in (
+        Trainer("ssbr", _volumes, starts_from_weights=False),
+        Trainer("position", _patches),
+        Trainer("triplet", _patches),
+    )
+}
