@@ -96,8 +96,6 @@ def _begun(trainer: Trainer, lake: "Lake", wish: Wish, how: "TrainSettings", run
     from lesionary.models import checked_model_name, run_folder
     from trainers.runs import Run, RunRecord, new_run_name
 
-    if wish.weights is not None and not trainer.starts_from_weights:
-        raise UsageError(f"{trainer.kind} starts from no weights", where="--weights", next_step="leave it out")
     name = checked_model_name(wish.name or trainer.kind)
     run_name = wish.run or new_run_name(trainer.kind)
     location = run_folder(lake, run_name)

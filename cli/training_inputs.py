@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from lesionary.errors import UsageError
 
 if TYPE_CHECKING:
-    from lesionary.caches import Cache
-
     from etl.running import RunnerChoice
+    from lesionary.caches import Cache
     from lesionary.lake import Lake
 
 Show = Callable[[str], None]
@@ -58,20 +57,18 @@ class Trainer:
     kind: str
     prepare: "Callable[[Lake, TrainerSettings, RunnerChoice, Show], Prepared]"
     """Makes the caches."""
-    package: str = "trainers"
-    """Holds the package `kind` with its modules `loop` and `presets`."""
-    starts_from_weights: bool = True
-    """Whether it has a backbone that others' weights fit."""
+    package: str = ""
+    """Holds the modules `loop` and `presets`; trainers.KIND unless given."""
 
     @property
     def entry(self) -> str:
         """What workers call."""
-        return f"{self.package}.{self.kind}.loop:train"
+        return f"{self.package or f'trainers.{self.kind}'}.loop:train"
 
     @property
     def presets(self) -> Presets:
         """The module of its settings."""
-        return cast("Presets", importlib.import_module(f"{self.package}.{self.kind}.presets"))
+        return cast("Presets", importlib.import_module(f"{self.package or f'trainers.{self.kind}'}.presets"))
 
     @property
     def settings(self) -> type[TrainerSettings]:
@@ -124,7 +121,9 @@ def _patches(lake: "Lake", _settings: TrainerSettings, choose_runner: "RunnerCho
 
 
 def _of_cache(name: str, cache: "Cache") -> Prepared:
-    return Prepared({name: cache.url}, cache.record["versions"], {name: cache.record["counts"]})
+    return Prepared(
+        {name: cache.url}, cast("Mapping[str, int]", cache.record["versions"]), {name: cache.record["counts"]}
+    )
 
 
 def located_heights(lake: "Lake") -> dict[str, float] | None:
@@ -147,7 +146,7 @@ def located_heights(lake: "Lake") -> dict[str, float] | None:
 TRAINERS: Mapping[str, Trainer] = {
     one.kind: one
     for one in (
-        Trainer("ssbr", _volumes, starts_from_weights=False),
+        Trainer("ssbr", _volumes),
         Trainer("position", _patches),
         Trainer("triplet", _patches),
     )

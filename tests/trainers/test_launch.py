@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from pyarrow import fs
-from small_trainer import ENTRY
+from small_training.loop import ENTRY
 
 from lesionary.errors import InternalError, TrainingError
 from lesionary.locations import Location
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(240), pytes
 
 
 def begin(folder, **job):
-    record = RunRecord("small", ENTRY, {"steps": 12, **job})
+    record = RunRecord("small", ENTRY, job)
     return Run.begin(folder.name, Location(str(folder), fs.LocalFileSystem(), str(folder)), record)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from pyarrow import fs
-from small_trainer import ENTRY
+from small_training.loop import ENTRY
 
 from lesionary.errors import ArtifactError, InternalError, TrainingError, UnwritableError, UsageError
 from lesionary.locations import Location
@@ -32,7 +32,7 @@ def train_here(run, **how):
 
 
 def begin(location, **job):
-    return Run.begin("r1", location, RunRecord("small", ENTRY, {"steps": 12, **job}))
+    return Run.begin("r1", location, RunRecord("small", ENTRY, job))
 
 
 def interrupted(location, tmp_path, step):
@@ -73,7 +73,7 @@ def test_a_stopped_run_goes_on_from_its_newest_checkpoint_to_the_same_weights(tm
 
 @pytest.mark.parametrize("place", [local, remote])
 def test_only_the_newest_two_checkpoints_are_kept_and_none_once_the_model_is_published(tmp_path, place):
-    run = begin(place(tmp_path / "r1"), steps=22)
+    run = begin(place(tmp_path / "r1"), preset="small")
     train_here(run, threads=1)
     folder = tmp_path / "r1" / ("" if place is local else "run") / "checkpoints"
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 from small_learner import SmallLearner
+from small_training.presets import settings_for
 
 from lesionary.errors import TrainingError
 from trainers.checkpoint import weights_bytes
-from trainers.fitting import FitSettings, fit
+from trainers.fitting import fit
 
-ENTRY = "small_trainer:train"
+ENTRY = "small_training.loop:train"
 
 
 def train(job, place):
@@ -27,20 +28,17 @@ def train(job, place):
         with Path(job["attempts"]).open("a") as log:
             log.write(f"{os.getpid()}\n")
     _prepare_mishaps(job, place)
-    learner = SmallLearner(seed=job.get("seed", 0))
-    settings = FitSettings(
-        steps=job["steps"],
-        learning_rate=0.02,
-        schedule="cosine",
-        seed=job.get("seed", 0),
-        checkpoint_every=job.get("checkpoint_every", 5),
-        log_every=1,
-    )
-    done = fit(learner, settings, place)
+    settings = settings_for(job.get("preset", "smoke"), job.get("settings"))
+    learner = SmallLearner(seed=settings.seed)
+    done = fit(learner, settings.fit(), place)
     if place.rank == 0:
         Path(job["out"], "weights.safetensors").write_bytes(weights_bytes(learner.state_dict()))
         Path(job["out"], "curve.json").write_text(json.dumps(done.curve))
+    start = job.get("weights")
     return {
+        "settings": settings.record(),
+        "data": {"start": Path(start).read_text() if start and Path(start).is_file() else start},
+        "metrics": {"loss": sum(done.curve[-1][1].values())},
         "steps_done": done.steps_done,
         "resumed_from": done.resumed_from,
         "curve": done.curve,
