@@ -1,1 +1,1 @@
-"""The body-part regressor: how high in the body a slice lies (SSBR, arXiv 1707.03891)."""
+"""Self-supervised body-part regression (SSBR): a score for every slice of a CT that rises from head to foot."""
