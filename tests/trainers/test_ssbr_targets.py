@@ -1,5 +1,6 @@
 """The losses of body-part regression: against plain loops, and their gradients against finite differences."""
 
+import itertools
 import math
 
 import numpy as np
@@ -18,7 +19,7 @@ def test_order_loss_is_the_plain_sum():
     given = scores()
     total = 0.0
     for volume in given.tolist():
-        for above, below in zip(volume, volume[1:], strict=False):
+        for above, below in itertools.pairwise(volume):
             total += -math.log(1 / (1 + math.exp(-(below - above))))
 
     assert order_loss(given).item() == pytest.approx(total / 5, rel=1e-12)
@@ -28,8 +29,8 @@ def test_distance_loss_is_the_plain_sum():
     given = scores()
     total = 0.0
     for volume in given.tolist():
-        steps = [below - above for above, below in zip(volume, volume[1:], strict=False)]
-        for first, second in zip(steps, steps[1:], strict=False):
+        steps = [below - above for above, below in itertools.pairwise(volume)]
+        for first, second in itertools.pairwise(steps):
             difference = abs(second - first)
             total += difference**2 / 2 if difference < 1 else difference - 0.5
 

@@ -76,7 +76,8 @@ class SsbrSettings:
         # JSON has no tuples.
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for name, low, high in (
-            ("volumes_per_step", 1, 100_000), ("slices_per_volume", 3, 1_000), ("distance_weight", 0, 1e6), ("hard_share", 0, 1),
+            ("volumes_per_step", 1, 100_000), ("slices_per_volume", 3, 1_000), ("distance_weight", 0, 1e6),
+            ("hard_share", 0, 1),
             ("max_volumes", 0, 10**9), ("zoom", 0, 2), ("stretch", 0, 1), ("turn", 0, 2), ("shift", 0, 1),
             ("gain", 0, 1), ("offset", 0, 1),
         ):  # fmt: skip
