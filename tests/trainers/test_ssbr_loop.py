@@ -11,6 +11,7 @@ from small_volumes import small_table, volume_hu, volume_table
 from lesionary.caches import CacheWriter
 from lesionary.errors import ArtifactError, UsageError
 from lesionary.lake import Lake
+from trainers.checkpoint import weights_bytes
 from trainers.fitting import Alone, Share
 from trainers.ssbr.loop import SsbrLearner, draw_places, main, train
 from trainers.ssbr.presets import settings_for
@@ -54,13 +55,15 @@ def note(learner, correlations):
 
 
 @pytest.mark.parametrize("count", [8, 9, 15, 16, 100])
-def test_places_are_equidistant_and_inside(count):
-    drawn = [draw_places(np.random.default_rng(seed), count, 8) for seed in range(200)]
+@pytest.mark.parametrize("least", [0.0, 0.5, 1.0])
+def test_places_are_equidistant_and_inside(count, least):
+    drawn = [draw_places(np.random.default_rng(seed), count, 8, least) for seed in range(200)]
 
     for places in drawn:
         assert places[0] >= 0
         assert places[-1] < count
         assert len(set(np.diff(places))) == 1
+        assert places[1] - places[0] >= least * ((count - 1) // 7)
     assert min(places[0] for places in drawn) == 0
     assert max(places[-1] for places in drawn) == count - 1
 
@@ -226,6 +229,21 @@ def test_too_little_to_train_on_is_said(source):
         SsbrLearner(source, source.of_split("train")[:0], settings_for("smoke"))
     with pytest.raises(UsageError, match="none of the 6 training volumes has 40 slices"):
         learner_of(source, slices_per_volume=40)
+
+
+def test_only_a_network_with_a_backbone_starts_from_weights(source):
+    train_on = source.of_split("train")
+
+    with pytest.raises(UsageError, match="--weights: the network conv has no backbone"):
+        SsbrLearner(source, train_on, settings_for("smoke"), weights="imagenet")
+    paper = settings_for("paper", {"input_px": 32})
+    first = SsbrLearner(source, train_on, paper)
+    backbone = {name: one + 1 for name, one in first.net.trunk.backbone.state_dict().items()}
+
+    second = SsbrLearner(source, train_on, paper, weights=weights_bytes(backbone))
+
+    assert second.started.tensors == len(backbone)
+    assert torch.equal(second.net.trunk.backbone.features[0].bias, backbone["features.0.bias"])
 
 
 def test_one_volume_is_enough_to_run(source, tmp_path):

@@ -13,6 +13,7 @@ well in order is more likely mislabelled than hard: it is drawn rarely, and name
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -40,6 +41,7 @@ from trainers.ssbr.model import SliceScorer, net_from, raw_scores, score_slices
 from trainers.ssbr.presets import DEFAULT_PRESET, PRESETS, SsbrSettings, settings_for
 from trainers.ssbr.source import VolumeSource, spread_places
 from trainers.ssbr.targets import distance_loss, order_loss, slice_correlations
+from trainers.weights import NO_WEIGHTS, WeightsRecord, start_weights
 
 # How fast the record of a volume's correlation follows what is measured.
 _MEMORY = 0.7
@@ -77,11 +79,24 @@ class SsbrBatch:
 class SsbrLearner(Learner):
     """The regressor with its sampling and losses."""
 
-    def __init__(self, source: VolumeSource, numbers: NDArray[np.int64], settings: SsbrSettings) -> None:
+    def __init__(
+        self,
+        source: VolumeSource,
+        numbers: NDArray[np.int64],
+        settings: SsbrSettings,
+        weights: str | bytes = NO_WEIGHTS,
+    ) -> None:
         """Train on some of a source's volumes.
 
+        Args:
+            source: volumes.
+            numbers: of those to train on.
+            settings: how.
+            weights: to start from, for networks with a backbone: imagenet, none, a file's path or content.
+
         Raises:
-            UsageError: none of them has as many slices as a step takes.
+            UsageError: none of them has as many slices as a step takes, or the weights do not go with the network.
+            ArtifactError: the weights are damaged, unsafe, or another network's.
         """
         super().__init__()
         self.settings = settings
@@ -98,9 +113,21 @@ class SsbrLearner(Learner):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.net = SliceScorer(settings.net())
+            self.started = self._start(weights)
         # Every volume starts as half in order, so that all are drawn alike at first.
         self._correlations = np.full(len(source), 0.5)
         self._measured: tuple[Tensor, Tensor] | None = None
+
+    def _start(self, weights: str | bytes) -> WeightsRecord:
+        if weights == NO_WEIGHTS:
+            return WeightsRecord(NO_WEIGHTS)
+        if not hasattr(self.net.trunk, "backbone"):
+            raise UsageError(
+                f"the network {self.settings.network} has no backbone that weights could fit",
+                where="--weights",
+                next_step="leave the option out, or take --preset paper",
+            )
+        return start_weights(self.net.trunk, weights)
 
     def global_batch(self) -> int:
         """Volumes of a step."""
@@ -114,7 +141,8 @@ class SsbrLearner(Learner):
         images, crops, light = [], [], []
         for position, number in mine:
             rng = step_generator(settings.seed, step, position + 1)
-            places = draw_places(rng, self.source.volumes[number].count, settings.slices_per_volume)
+            count = self.source.volumes[number].count
+            places = draw_places(rng, count, settings.slices_per_volume, settings.least_interval)
             images.append(self.source.slices(number, places))
             crops.append(draw_crops(rng, settings))
             light.append(draw_light(rng, settings))
@@ -193,9 +221,17 @@ class SsbrLearner(Learner):
         return probabilities
 
 
-def draw_places(rng: np.random.Generator, count: int, slices: int) -> NDArray[np.int64]:
-    """Equidistant places in a volume of `count` slices: a random interval that fits, then a random start."""
-    interval = int(rng.integers(1, (count - 1) // (slices - 1) + 1))
+def draw_places(rng: np.random.Generator, count: int, slices: int, least: float = 0.0) -> NDArray[np.int64]:
+    """Equidistant places in a volume of `count` slices: a random interval that fits, then a random start.
+
+    Args:
+        rng: says which.
+        count: slices of the volume, at least `slices`.
+        slices: places wanted.
+        least: part of the longest interval that fits, from which on intervals are drawn.
+    """
+    longest = (count - 1) // (slices - 1)
+    interval = int(rng.integers(max(1, math.ceil(least * longest)), longest + 1))
     start = int(rng.integers(0, count - (slices - 1) * interval))
     return start + interval * np.arange(slices, dtype=np.int64)
 
@@ -225,7 +261,8 @@ def train(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
 
     Args:
         job: `volumes` (URL of the cache), `preset`, `settings` (changes to the preset), `out` (folder for the weights;
-            only worker 0 writes). As a convenience `seed`, `steps` and `precision` may stand beside `settings`.
+            only worker 0 writes), `weights` to start from (none unless given). `seed`, `steps` and `precision` may also
+            stand beside `settings`.
         place: where it runs.
 
     Returns:
@@ -240,7 +277,7 @@ def train(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
     numbers = source.of_split("train")
     if settings.max_volumes:
         numbers = numbers[: settings.max_volumes]
-    learner = SsbrLearner(source, numbers, settings)
+    learner = SsbrLearner(source, numbers, settings, job.get("weights") or NO_WEIGHTS)
     fitted = fit(learner, settings.fit(), place)
     if place.rank != 0:
         return {}
@@ -251,7 +288,12 @@ def train(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
     atomic_write_bytes(out / WEIGHTS_FILE, weights_bytes(net.state_dict()))
     reversed_ones = [source.volumes[number].series_id for number in learner.reversed_volumes()]
     return {
-        "settings": {**settings.record(), "side_px": source.side, "score_range": [low, high]},
+        "settings": {
+            **settings.record(),
+            "side_px": source.side,
+            "score_range": [low, high],
+            "weights": asdict(learner.started),
+        },
         "data": {
             **source.counts(),
             "training_volumes": len(learner.numbers),
@@ -330,6 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--volumes", required=True, help="folder of the cache of volumes")
     parser.add_argument("--out", required=True, type=Path, help="folder for weights, checkpoints and the result")
     parser.add_argument("--preset", default=DEFAULT_PRESET, choices=list(PRESETS))
+    parser.add_argument("--weights", default=NO_WEIGHTS, help="to start from: imagenet, none or a file")
     parser.add_argument("--threads", type=int, help="of PyTorch")
     parser.add_argument("--truth", type=Path, help="a phantom's truth.json: tests parts of the body, too")
     parser.add_argument("--namespace", default="dl", help="that the phantom was ingested under")
@@ -341,6 +384,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(given.threads)
     changes = {field.name: getattr(given, field.name, None) for field in dataclasses.fields(SsbrSettings)}
     job = {"volumes": given.volumes, "preset": given.preset, "settings": changes, "out": str(given.out)}
+    job["weights"] = given.weights
     try:
         result = train(job, Alone(given.out, listener=_print_progress))
         if given.truth is not None:

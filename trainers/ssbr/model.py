@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lesionary.errors import ArtifactError, UsageError
+from trainers.backbones import make_backbone
 from trainers.checkpoint import fill_module, weights_from_bytes
 
 _GROUPS = 8
@@ -78,23 +79,21 @@ class ConvTrunk(nn.Sequential):
 
 
 class VggTrunk(nn.Module):
-    """VGG-16's convolutions, one more of 1 × 1, and the mean over the image: the papers' network.
+    """VGG-16 up to conv5_3, one more convolution of 1 × 1, and the mean over the image: the papers' network.
 
-    The first layer keeps its three inputs, so that weights trained on photographs fit; a slice goes into all three.
+    A slice goes into all three inputs, so that weights trained on photographs fit.
     """
 
     def __init__(self) -> None:
-        from torchvision.models import vgg16  # noqa: PLC0415 (seconds that the other networks do not need)
-
         super().__init__()
-        self.features = vgg16(weights=None).features
-        self.narrow = nn.Conv2d(512, 512, 1)
+        self.backbone = make_backbone("vgg16")
+        self.narrow = nn.Conv2d(self.backbone.channels[-1], 512, 1)
         self.output_width = 512
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(n, 1, side, side) to (n, 512)."""
-        maps: Tensor = self.narrow(self.features(images.expand(-1, 3, -1, -1)))
-        return functional.relu(maps).mean(dim=(2, 3))
+    def forward(self, prepared: Tensor) -> Tensor:
+        """(n, 1, side, side) within ±1 to (n, 512)."""
+        deepest = self.backbone((prepared + 1.0).expand(-1, 3, -1, -1) * 127.5)[-1]
+        return functional.relu(self.narrow(deepest)).mean(dim=(2, 3))
 
 
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType({"conv": ConvTrunk, "vgg16": VggTrunk})

@@ -33,26 +33,31 @@ class SsbrSettings:
     """Over all workers."""
     slices_per_volume: int = 8
     """Equidistant slices of each."""
-    distance_weight: float = 1.0
+    least_interval: float = 0.5
+    """Their interval is drawn from this part of the longest that fits up to the longest: neighbours far enough apart
+    differ by more than noise, which is what an order can be learnt from."""
+    distance_weight: float = 0.1
+    """Of the distance loss, beside 1 of the order loss. While scores are still noisy, the distance loss keeps them
+    close together, and close together they learn little of the order: at 1 learning is slow."""
     hard_share: float = 0.5
     """How much more often volumes are drawn whose scores are badly in order: 0 = all alike, 1 = by that alone."""
     max_volumes: int = 0
     """Train on so many volumes only; 0 = on all of the training split."""
 
-    zoom: float = 0.25
+    zoom: float = 0.12
     """Random crops: each slice is scaled by up to exp(± this) …"""
-    stretch: float = 0.08
+    stretch: float = 0.04
     """… more along one axis than the other by up to exp(± twice this) …"""
-    turn: float = 0.07
+    turn: float = 0.035
     """… turned by a normal angle of this standard deviation, radian …"""
-    shift: float = 0.15
+    shift: float = 0.08
     """… and moved by up to this part of half its width, along both axes."""
-    gain: float = 0.15
+    gain: float = 0.08
     """Contrast of each slice, up to ± this."""
-    offset: float = 0.08
+    offset: float = 0.04
     """Brightness of each slice, up to ± this part of half the window."""
 
-    steps: int = 3000
+    steps: int = 2000
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: float = 2e-3
     momentum: float = 0.9
@@ -77,7 +82,7 @@ class SsbrSettings:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for name, low, high in (
             ("volumes_per_step", 1, 100_000), ("slices_per_volume", 3, 1_000), ("distance_weight", 0, 1e6),
-            ("hard_share", 0, 1),
+            ("hard_share", 0, 1), ("least_interval", 0, 1),
             ("max_volumes", 0, 10**9), ("zoom", 0, 2), ("stretch", 0, 1), ("turn", 0, 2), ("shift", 0, 1),
             ("gain", 0, 1), ("offset", 0, 1),
         ):  # fmt: skip
@@ -126,6 +131,8 @@ PRESETS: Mapping[str, SsbrSettings] = MappingProxyType(
             network="vgg16",
             input_px=128,
             score_scale=1.0,
+            least_interval=0.0,
+            distance_weight=1.0,
             volumes_per_step=32,
             steps=1500,
             optimizer="sgd",
