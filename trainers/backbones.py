@@ -8,7 +8,9 @@ The stages are numbered 2 to 5, as in the Deep Lesion Graphs paper (conv2_2, con
 BatchNorm, so that a patch's features depend on nothing but the patch, and the workers' number changes no result.
 
 A backbone takes images in 0…255 (window −1024…3071 HU) and scales them by itself, so that no caller can forget it:
-vgg16 and convnext_tiny as their ImageNet weights expect it, narrow by the grey values of CT.
+vgg16 and convnext_tiny as their ImageNet weights expect it, narrow by the grey values of CT. narrow sees each image
+twice, the second time through a soft-tissue window: organs differ by a hundredth of the whole one, which a few narrow
+layers would first have to learn to see.
 
 May import: lesionary, torch, torchvision.
 """
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model, get_model_weights
 
 from lesionary.errors import UsageError
+from lesionary.patch_schema import WINDOW_HU
 
 STAGES: tuple[int, ...] = (2, 3, 4, 5)
 """Names of the four stages, shallow to deep."""
@@ -30,6 +33,10 @@ _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 # Soft tissue, half of a body's slice, is 0.26 of the window; lung and air are near 0, bone is about 0.5.
 _CT_MEAN = (0.2, 0.2, 0.2)
 _CT_DEVIATION = (0.1, 0.1, 0.1)
+
+# The soft-tissue window: its middle, and from where on it bends.
+_SOFT_MIDDLE_HU, _SOFT_BEND_HU = 40.0, 150.0
+_GREY_LEVELS = 255.0
 
 _GROUPS = 8
 
@@ -46,6 +53,8 @@ class Plan:
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
     build: Callable[[], nn.Sequential]
+    soft_window: bool = False
+    """Whether the image goes in a second time, through a soft-tissue window."""
 
 
 class Backbone(nn.Module):
@@ -61,6 +70,7 @@ class Backbone(nn.Module):
         self.strides = plan.strides
         self.features = plan.build()
         self._ends = plan.ends
+        self._soft_window = plan.soft_window
         self.register_buffer("mean", _per_channel(plan.mean), persistent=False)
         self.register_buffer("deviation", _per_channel(plan.deviation), persistent=False)
 
@@ -75,11 +85,19 @@ class Backbone(nn.Module):
         """
         maps = []
         values = (images - self.mean) / self.deviation
+        if self._soft_window:
+            values = torch.cat([values, soft_tissue(images)], dim=1)
         for number, layer in enumerate(self.features):
             values = layer(values)
             if number in self._ends:
                 maps.append(values)
         return tuple(maps)
+
+
+def soft_tissue(images: Tensor) -> Tensor:
+    """Images in 0…255 through a smooth soft-tissue window: near −1 below fat, near 1 for bone."""
+    low, high = WINDOW_HU
+    return torch.tanh((images * ((high - low) / _GREY_LEVELS) + (low - _SOFT_MIDDLE_HU)) / _SOFT_BEND_HU)
 
 
 def make_backbone(name: str) -> Backbone:
@@ -103,7 +121,7 @@ def imagenet_weights(name: str) -> WeightsEnum | None:
 
 
 def _per_channel(values: Iterable[float]) -> Tensor:
-    return 255.0 * torch.tensor(tuple(values)).reshape(1, 3, 1, 1)
+    return _GREY_LEVELS * torch.tensor(tuple(values)).reshape(1, 3, 1, 1)
 
 
 def _vgg16() -> nn.Sequential:
@@ -124,7 +142,7 @@ def _convnext_tiny() -> nn.Sequential:
 
 def _narrow() -> nn.Sequential:
     layers = nn.Sequential(
-        *_block(3, 16, kernel=5, stride=2), *_block(16, 32),
+        *_block(6, 16, kernel=5, stride=2), *_block(16, 32),
         nn.MaxPool2d(2), *_block(32, 64), *_block(64, 64),
         nn.MaxPool2d(2), *_block(64, 96), *_block(96, 96),
         nn.MaxPool2d(2), *_block(96, 128), *_block(128, 128),
@@ -152,7 +170,9 @@ def _fill(layers: nn.Module) -> None:
 
 _PLANS = {
     "vgg16": Plan((128, 256, 512, 512), (2, 4, 8, 16), (8, 15, 22, 29), _IMAGENET_MEAN, _IMAGENET_DEVIATION, _vgg16),
-    "narrow": Plan((32, 64, 96, 128), (2, 4, 8, 16), (5, 12, 19, 26), _CT_MEAN, _CT_DEVIATION, _narrow),
+    "narrow": Plan(
+        (32, 64, 96, 128), (2, 4, 8, 16), (5, 12, 19, 26), _CT_MEAN, _CT_DEVIATION, _narrow, soft_window=True
+    ),
     "convnext_tiny": Plan(
         (96, 192, 384, 768), (4, 8, 16, 32), (1, 3, 5, 7), _IMAGENET_MEAN, _IMAGENET_DEVIATION, _convnext_tiny
     ),

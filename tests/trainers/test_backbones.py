@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.models import get_model
 
 from lesionary.errors import UsageError
-from trainers.backbones import BACKBONES, imagenet_weights, make_backbone
+from trainers.backbones import BACKBONES, imagenet_weights, make_backbone, soft_tissue
 
 
 def images(count: int = 2, height: int = 64, width: int = 96) -> torch.Tensor:
@@ -77,3 +77,9 @@ def test_only_torchvisions_networks_have_imagenet_weights() -> None:
     assert imagenet_weights("narrow") is None
     assert str(imagenet_weights("vgg16")) == "VGG16_Weights.IMAGENET1K_V1"
     assert str(imagenet_weights("convnext_tiny")) == "ConvNeXt_Tiny_Weights.IMAGENET1K_V1"
+
+
+def test_the_soft_tissue_window_spreads_organs_and_flattens_air_and_bone() -> None:
+    hu = torch.tensor([-1024.0, -900.0, 40.0, 70.0, 1000.0, 3071.0])
+    seen = soft_tissue((hu + 1024) / 4095 * 255)
+    assert torch.allclose(seen, torch.tensor([-1.0, -1.0, 0.0, 0.197375, 1.0, 1.0]), atol=1e-4)

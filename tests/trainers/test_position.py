@@ -98,7 +98,7 @@ def test_patches_of_several_sizes_make_one_batch(source: PatchSource) -> None:
 
 
 def test_shares_of_two_workers_make_up_the_batch_of_one(source: PatchSource) -> None:
-    learner = PositionLearner(PositionNet("narrow", 8), source, usable_rows(source)["train"], SETTINGS)
+    learner = PositionLearner(PositionNet("narrow", 8, 2), source, usable_rows(source)["train"], SETTINGS)
     whole = learner.batch(5, Share())
     parts = [learner.batch(5, Share(rank, 2)) for rank in range(2)]
     for name in ("images", "boxes", "places", "known"):
@@ -133,7 +133,7 @@ def test_the_loss_by_hand_and_unknown_coordinates_take_no_part() -> None:
 
 
 def test_the_network_learns_from_every_weight_and_names_three_places() -> None:
-    net = PositionNet("narrow", 8)
+    net = PositionNet("narrow", 8, 2)
     said = net(torch.rand(2, 3, 48, 48) * 255, torch.tensor([[10.0, 10.0, 38.0, 38.0]] * 2))
     assert said.shape == (2, 3)
     said.square().sum().backward()

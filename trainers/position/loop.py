@@ -110,7 +110,7 @@ def train(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
     # Every worker draws the same first weights, and nobody else's random numbers are disturbed.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        net = PositionNet(settings.backbone, settings.hidden)
+        net = PositionNet(settings.backbone, settings.hidden, settings.grid)
     started = start_weights(net, job.get("weights") or NO_WEIGHTS)
     learner = PositionLearner(net, source, rows["train"], settings)
     result = fit(learner, settings.fit(), place)

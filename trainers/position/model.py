@@ -1,8 +1,8 @@
 """The network that says where a crop lies: a backbone, looked at as the triplet network does, and a small head.
 
-Stages 2 to 4 are pooled over a box around the crop's middle, stage 5 over the whole crop, each to one cell and to
-length one: the very features that pseudo-labels are made of. So what is learnt lies in them, not in the head, which
-is thrown away.
+Stages 2 to 4 are pooled over a box around the crop's middle, stage 5 over the whole crop, each to a few cells and to
+length one: close to the features that pseudo-labels are made of. So what is learnt lies in them, not in the head,
+which is small and thrown away. (One cell each teaches about as much, five by five too much to the head.)
 
 May import: lesionary, torch, trainers.backbones, trainers.regions.
 """
@@ -23,11 +23,12 @@ _FEATURE_SCALE = 10.0
 class PositionNet(nn.Module):
     """Crops to places in the body."""
 
-    def __init__(self, backbone: str, hidden: int) -> None:
+    def __init__(self, backbone: str, hidden: int, grid: int) -> None:
         super().__init__()
         self.backbone = make_backbone(backbone)
+        self.grid = grid
         self.head = nn.Sequential(
-            nn.Linear(sum(self.backbone.channels), hidden), nn.ReLU(), nn.Linear(hidden, len(COORDINATES))
+            nn.Linear(sum(self.backbone.channels) * grid**2, hidden), nn.ReLU(), nn.Linear(hidden, len(COORDINATES))
         )
 
     def forward(self, images: Tensor, boxes: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ class PositionNet(nn.Module):
         """
         height, width = images.shape[-2:]
         whole = boxes.new_tensor([0, 0, width, height]).expand(len(boxes), 4)
-        regions = stage_regions(self.backbone, images, boxes, whole, grid=1)
+        regions = stage_regions(self.backbone, images, boxes, whole, grid=self.grid)
         with torch.autocast(images.device.type, enabled=False):
             # Half: the middle of the body, so that training begins from there.
             places: Tensor = 0.5 + self.head(_FEATURE_SCALE * joined_features(regions))

@@ -2,6 +2,9 @@
 
 The Deep Lesion Graphs paper has no such start, it has ImageNet weights; `paper` is what stands in for them with its
 network, at its resolution. `small` is for a CPU, `smoke` only shows that everything runs.
+
+Wide crops matter most: at 96 mm the network had learnt half as much after the same time as at 124 mm, and its features
+sorted types no better than random ones.
 """
 
 import dataclasses
@@ -26,9 +29,9 @@ class PositionSettings:
     """Everything that decides a training, apart from its data."""
 
     backbone: str = "narrow"
-    scale_mm: float = 1.5
+    scale_mm: float = 2.0
     """Side of a pixel that the network sees."""
-    crop_mm: float = 96.0
+    crop_mm: float = 124.0
     """Side of a crop."""
     shift_mm: float = 40.0
     """How far a crop's middle may lie from its patch's, along each axis, as far as the patch reaches."""
@@ -40,6 +43,8 @@ class PositionSettings:
     """What a shift along x is counted against: a trunk's usual width."""
     body_depth_mm: float = 240.0
     """What a shift along y is counted against: a trunk's usual depth."""
+    grid: int = 3
+    """Cells along each side of what each stage sees."""
     hidden: int = 128
     """Width of the layer between the features and the three numbers."""
     tolerance: float = 0.05
@@ -49,7 +54,7 @@ class PositionSettings:
     """Crops of a step, over all workers."""
     steps: int = 600
     optimizer: Literal["sgd", "adamw"] = "adamw"
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     momentum: float = 0.9
     weight_decay: float = 1e-2
     schedule: ScheduleName = "cosine"
@@ -73,9 +78,9 @@ class PositionSettings:
         if self.backbone not in BACKBONES:
             raise UsageError(f"there is no backbone {self.backbone!r}", next_step=f"choose from {', '.join(BACKBONES)}")
         for name, low, high in (
-            ("scale_mm", 0.5, 4), ("crop_mm", 32, _SMALLEST_PATCH_MM), ("shift_mm", 0, 200), ("box_low_mm", 2, 128),
-            ("box_high_mm", 2, 128), ("body_width_mm", 50, 1_000), ("body_depth_mm", 50, 1_000), ("hidden", 1, 8_192),
-            ("tolerance", 1e-6, 1), ("batch", 1, 100_000),
+            ("scale_mm", 1, 4), ("crop_mm", 32, _SMALLEST_PATCH_MM), ("shift_mm", 0, 200), ("box_low_mm", 2, 128),
+            ("box_high_mm", 2, 128), ("body_width_mm", 50, 1_000), ("body_depth_mm", 50, 1_000), ("grid", 1, 16),
+            ("hidden", 1, 8_192), ("tolerance", 1e-6, 1), ("batch", 1, 100_000),
         ):  # fmt: skip
             value = getattr(self, name)
             if not low <= value <= high:
@@ -121,12 +126,11 @@ class PositionSettings:
 
 PRESETS: Mapping[str, PositionSettings] = MappingProxyType(
     {
-        "smoke": PositionSettings(scale_mm=2.0, batch=16, steps=20, checkpoint_every=10, log_every=5),
+        "smoke": PositionSettings(batch=16, steps=20, checkpoint_every=10, log_every=5),
         "small": PositionSettings(),
         "paper": PositionSettings(
             backbone="vgg16",
             scale_mm=1.0,
-            crop_mm=112.0,
             batch=128,
             steps=5_000,
             learning_rate=2e-4,
