@@ -9,13 +9,17 @@ last. What follows from that:
 * the same batch committed again (a retry after an unclear answer): the transaction id is found and skipped;
 * two writers at once: every commit carries the same application id, so Delta refuses the second of two commits that
   were prepared against one version; it reloads, looks again for rows to replace, and retries.
+
+Results that grow by and by, such as a feature set of a lake that goes on being ingested into, are added to instead
+(`commit_changes`): a transaction that says which shards it adds and removes, decided anew against every version that
+another writer has made in between.
 """
 
 import bisect
 import random
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,18 +77,42 @@ def commit_results(lake: Lake, batch: Batch, tables: Sequence[str]) -> None:
             _commit_table(lake, TABLES[name], batch)
 
 
-def _commit_table(lake: Lake, table: Table, batch: Batch) -> None:
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a transaction does to one table."""
+
+    added: Sequence[Shard] = ()
+    removed: Sequence[Shard] = ()
+
+
+def commit_changes(lake: Lake, table: Table, ingest_id: str, decide: Callable[[DeltaTable], Change]) -> None:
+    """Change one table by what `decide` says of its newest version, and of each newer one until no writer is faster.
+
+    Args:
+        lake: whose.
+        table: of it.
+        ingest_id: names the transaction, which is done once.
+        decide: the shards to add, written already, and those to remove.
+
+    Raises:
+        CommitConflictError: other writers won every race.
+    """
+    _commit_table(lake, table, Batch(ingest_id, 1, frozenset(), {}), decide)
+
+
+def _commit_table(
+    lake: Lake, table: Table, batch: Batch, decide: Callable[[DeltaTable], Change] | None = None
+) -> None:
     for attempt in range(_MAX_ATTEMPTS):
         delta = lake.delta(table.name)
         if (delta.transaction_version(batch.ingest_id) or 0) >= batch.sequence:
             return
-        added = list(batch.shards.get(table.name, ()))
-        replaced, kept = _replace_units(lake, table, delta, batch)
-        if not added and not replaced:
+        change = _replacement(lake, table, delta, batch) if decide is None else decide(delta)
+        if not change.added and not change.removed:
             return
-        make_durable(lake.table_folder(table.name), added + kept)
+        make_durable(lake.table_folder(table.name), change.added)
         try:
-            _write_transaction(delta, table, batch, added + kept, replaced)
+            _write_transaction(delta, table, batch, change)
         except CommitFailedError:
             # Full jitter: writers that collided must not collide again in step.
             time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.02 * 2**attempt)))  # noqa: S311
@@ -97,9 +125,8 @@ def _commit_table(lake: Lake, table: Table, batch: Batch) -> None:
     )
 
 
-def _write_transaction(
-    delta: DeltaTable, table: Table, batch: Batch, added: Sequence[Shard], removed: Sequence[Shard]
-) -> None:
+def _write_transaction(delta: DeltaTable, table: Table, batch: Batch, change: Change) -> None:
+    added, removed = change.added, change.removed
     now_ms = int(time.time() * 1000)
     actions: list[AddAction | RemoveAction] = [
         AddAction(shard.path, shard.bytes, {}, now_ms, True, shard.delta_statistics(table.unit_column))
@@ -124,8 +151,8 @@ def _write_transaction(
     )
 
 
-def _replace_units(lake: Lake, table: Table, delta: DeltaTable, batch: Batch) -> tuple[list[Shard], list[Shard]]:
-    """Shards that hold rows of the batch's units, and new shards with the rest of their rows."""
+def _replacement(lake: Lake, table: Table, delta: DeltaTable, batch: Batch) -> Change:
+    """The batch's shards for those that hold rows of its units, whose other rows go into new shards."""
     removed: list[Shard] = []
     kept: list[Shard] = []
     wanted = sorted(batch.unit_ids)
@@ -141,17 +168,15 @@ def _replace_units(lake: Lake, table: Table, delta: DeltaTable, batch: Batch) ->
             continue
         removed.append(shard)
         if staying:
-            kept.append(_rewrite(lake, table, shard, value_set, batch.ingest_id))
-    return removed, kept
+            kept.append(rewrite(lake, table, shard, ~pc.field(table.unit_column).isin(value_set), batch.ingest_id))
+    return Change([*batch.shards.get(table.name, ()), *kept], removed)
 
 
-def _rewrite(lake: Lake, table: Table, shard: Shard, without_units: pa.Array, ingest_id: str) -> Shard:
-    """A copy of a shard without some units' rows, streamed so that memory stays at one record batch."""
+def rewrite(lake: Lake, table: Table, shard: Shard, staying: pc.Expression, ingest_id: str) -> Shard:
+    """A copy of a shard with the rows that stay, streamed so that memory stays at one record batch."""
     folder = lake.table_folder(table.name)
     dataset = lake.shard_dataset(table.name, [shard.path])
-    scanner = dataset.scanner(
-        filter=~pc.field(table.unit_column).isin(without_units), batch_size=_REWRITE_ROWS, batch_readahead=1
-    )
+    scanner = dataset.scanner(filter=staying, batch_size=_REWRITE_ROWS, batch_readahead=1)
     with (
         tempfile.TemporaryDirectory(prefix="lesionary-") as scratch,
         ShardWriter(table, folder, f"{ingest_id}-kept", Path(scratch)) as writer,

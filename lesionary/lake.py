@@ -20,6 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.schema import Field
 from pyarrow import fs
 
 from lesionary.errors import LakeError, UsageError
@@ -139,9 +140,12 @@ class Lake:
         return table not in RESULT_TABLES or DeltaTable.is_deltatable(self.table_folder(table).url)
 
     def make_table(self, table: str) -> None:
-        """Make a table of results where the lake has none yet."""
+        """Make a table of results where the lake has none yet; one of an older release gets the columns of today."""
+        declared = known_table(table)
         if not self.has_table(table):
-            self._create_table(known_table(table))
+            self._create_table(declared)
+        else:
+            self._add_columns(declared)
 
     def shards(self, table: str, version: int | None = None) -> tuple[int, tuple[Shard, ...]]:
         """A table's version and the shards that make it up; a table of results that is not there yet has none."""
@@ -262,6 +266,22 @@ class Lake:
             )
         self.location.filesystem.create_dir(self.location.path, recursive=True)
 
+    def _add_columns(self, table: Table) -> None:
+        """Bring a table's description up to today's columns; the rows it has are null in them."""
+        delta = self.delta(table.name)
+        if not (lacking := _lacking(delta, table)):
+            return
+        try:
+            delta.alter.add_columns(lacking)
+        except (DeltaError, OSError) as cause:
+            # Another writer may have done it in between.
+            if _lacking(self.delta(table.name), table):
+                raise LakeError(
+                    f"table {table.name} cannot get its new columns ({type(cause).__name__})",
+                    where=self.url,
+                    next_step="run the same command again, or check your rights to the place",
+                ) from cause
+
     def _create_table(self, table: Table) -> None:
         try:
             DeltaTable.create(
@@ -278,6 +298,12 @@ class Lake:
                 where=self.url,
                 next_step="check that the place exists and that you may write there",
             ) from cause
+
+
+def _lacking(delta: DeltaTable, table: Table) -> list[Field]:
+    """Columns of today that a table was made without."""
+    there = {field.name for field in delta.schema().fields}
+    return [Field.from_arrow(column.field()) for column in table.columns if column.name not in there]
 
 
 def known_table(name: str) -> Table:

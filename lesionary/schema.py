@@ -386,16 +386,26 @@ _CREATED_AT = Column("created_at", pa.timestamp("us", tz="UTC"), "when it was ma
 
 EMBEDDINGS = Table(
     "embeddings",
-    1,
+    2,
     "one lesion's vector in one feature set",
     ("feature_set_id", "lesion_id"),
-    (_FEATURE_SET_ID, _LESION_ID, Column("vector", pa.list_(pa.float32()), "as many numbers as the set's dimension")),
+    (
+        _FEATURE_SET_ID,
+        _LESION_ID,
+        Column("vector", pa.list_(pa.float32()), "as many numbers as the set's dimension"),
+        _text(
+            "lesion_ingest_id",
+            "ingest_id of the lesion's row that it was made from: a row that has another one by now needs a new vector; "
+            "null when unknown",
+            nullable=True,
+        ),
+    ),
     "feature_set_id",
 )
 
 FEATURE_SETS = Table(
     "feature_sets",
-    1,
+    2,
     "one version of a feature set whose vectors were computed outside the store",
     ("feature_set_id",),
     (
@@ -411,6 +421,8 @@ FEATURE_SETS = Table(
             nullable=True,
         ),
         _CREATED_AT,
+        _real("t1", "", "`lesionary match` takes marks of one study below this distance for one lesion; null: unknown"),
+        _real("t2", "", "`lesionary match` takes marks of two studies above it for two lesions; null: unknown"),
     ),
     "feature_set_id",
 )

@@ -106,6 +106,7 @@ def _parts(file: Path, set_id: str) -> Iterator[pa.Table]:
             pa.array([set_id] * batch.num_rows),
             batch["lesion_id"],
             batch["vector"].cast(pa.list_(pa.float32())),
+            pa.nulls(batch.num_rows, pa.string()),
         ]
         yield pa.table(columns, names=list(EMBEDDINGS.column_names))
 

@@ -145,7 +145,8 @@ def test_dropping_and_importing_anew_between_two_syncs_takes_the_new_vectors(lak
 def test_vectors_whose_set_nobody_described_wait_for_it(lake, tmp_path):
     path = tmp_path / "f.duckdb"
     rows = pa.table(
-        {"feature_set_id": ["made@1"], "lesion_id": ["dl-1"], "vector": [[1.0, 2.0]]}, schema=EMBEDDINGS.schema
+        {"feature_set_id": ["made@1"], "lesion_id": ["dl-1"], "vector": [[1.0, 2.0]], "lesion_ingest_id": [None]},
+        schema=EMBEDDINGS.schema,
     )
     write_results(lake, "made@1", {"embeddings": [rows]})
     sync(lake, path)
