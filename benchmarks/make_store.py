@@ -76,7 +76,8 @@ def make_large_store(folder: Path, rows: int, dimension: int) -> Path:
             "FROM store.lesion_features_now ORDER BY lesion_id"
         )
         connection.execute(
-            "INSERT INTO lake_rows.feature_sets VALUES (?, 'embedding', 1, 'benchmark', ?, 'euclidean', 1, ?, 1)",
+            "INSERT INTO lake_rows.feature_sets "
+            "VALUES (?, 'embedding', 1, 'benchmark', ?, 'euclidean', 1, ?, 1, NULL, NULL)",
             [LARGE_SET, dimension, made_at],
         )
         make_feature_table(connection, LARGE_SET, dimension)

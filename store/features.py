@@ -78,6 +78,9 @@ class FeatureSet:
     index_kind: str
     vector_folder: str
     checksums: dict[str, str]
+    t1: float | None
+    """Recorded with the set for `store/match_runs.py`; None for sets that have none, and for built-in ones."""
+    t2: float | None
 
     @property
     def table(self) -> str:
@@ -204,7 +207,7 @@ def refresh_sets(
             f"[{numbers}]::FLOAT[{len(one.numbers)}] AS vector FROM lake_rows.lesion_features WHERE {all_there}"
         )
     described = connection.execute(
-        "SELECT feature_set_id, name, version, model_id, dimension, metric, created_at, lesions_version "
+        "SELECT feature_set_id, name, version, model_id, dimension, metric, created_at, lesions_version, t1, t2 "
         "FROM lake_rows.feature_sets"
     ).fetchall()
     sets = [(*row, False) for row in described]
@@ -218,6 +221,8 @@ def refresh_sets(
             EUCLIDEAN,
             lesions.committed_at,
             lesions.version,
+            None,
+            None,
             True,
         )
         for one in BUILT_IN_SETS
@@ -250,7 +255,7 @@ def _refresh(
     connection: "duckdb.DuckDBPyConnection", files: Path, row: tuple[object, ...], wanted: IndexKind | None
 ) -> str:
     """One set: nothing is read again where neither its lesions nor their vectors have changed."""
-    set_id, name, version, model_id, dimension, metric, created_at, lesions_version, built_in = row
+    set_id, name, version, model_id, dimension, metric, created_at, lesions_version, t1, t2, built_in = row
     set_id, dimension = str(set_id), int(str(dimension))
     table = feature_table(set_id)
     rows, signature = _signature(connection, table, built_in=bool(built_in))
@@ -263,8 +268,9 @@ def _refresh(
     if present is not None and is_whole(files / present[2], present[3]):
         if (present[0], present[1]) == (signature, kind):
             connection.execute(
-                "UPDATE store.feature_sets SET created_at = ?, lesions_version = ? WHERE feature_set_id = ?",
-                [created_at, lesions_version, set_id],
+                "UPDATE store.feature_sets SET created_at = ?, lesions_version = ?, t1 = ?, t2 = ? "
+                "WHERE feature_set_id = ?",
+                [created_at, lesions_version, t1, t2, set_id],
             )
             return str(present[2])
         known = map_vectors(files / present[2])
@@ -274,10 +280,10 @@ def _refresh(
     built = write_vectors(files, set_id, matrix, numbers, kind, known)
     connection.execute(
         "INSERT OR REPLACE INTO store.feature_sets VALUES "
-        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             set_id, name, version, model_id, built_in, dimension, metric, created_at, lesions_version, rows,
-            *_statistics(matrix), kind, built.folder, dict(built.checksums), signature,
+            *_statistics(matrix), kind, built.folder, dict(built.checksums), signature, t1, t2,
         ],
     )  # fmt: skip
     return built.folder

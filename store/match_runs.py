@@ -163,12 +163,16 @@ class MatchRun:
 
 
 def thresholds_for(feature_set: FeatureSet, t1: float | None, t2: float | None) -> Thresholds:
-    """The thresholds given, or those recorded for a built-in set.
+    """The thresholds given, or those recorded for the set.
 
     Raises:
         UsageError: none are recorded, or a given one is negative.
     """
-    recorded = DEFAULT_THRESHOLDS.get(feature_set.name) if feature_set.built_in else None
+    recorded = None
+    if feature_set.built_in:
+        recorded = DEFAULT_THRESHOLDS.get(feature_set.name)
+    elif feature_set.t1 is not None and feature_set.t2 is not None:
+        recorded = Thresholds(feature_set.t1, feature_set.t2)
     if recorded is None and (t1 is None or t2 is None):
         raise UsageError(
             f"no thresholds are recorded for feature set {feature_set.feature_set_id}",

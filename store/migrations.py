@@ -211,6 +211,16 @@ CREATE VIEW match_edges AS SELECT * EXCLUDE (shard) FROM lake_rows.match_edges;
 CREATE VIEW match_runs AS SELECT * EXCLUDE (shard) FROM lake_rows.match_runs;
 """
 
+_THRESHOLDS = """
+ALTER TABLE lake_rows.feature_sets ADD COLUMN t1 DOUBLE;
+ALTER TABLE lake_rows.feature_sets ADD COLUMN t2 DOUBLE;
+ALTER TABLE store.feature_sets ADD COLUMN t1 DOUBLE;
+ALTER TABLE store.feature_sets ADD COLUMN t2 DOUBLE;
+DROP VIEW feature_sets;
+CREATE VIEW feature_sets AS
+SELECT * EXCLUDE (vector_folder, checksums, signature) FROM store.feature_sets;
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Migration:
@@ -229,6 +239,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(5, "wide view of lesions with one location", _LESION_FEATURES_3),
     Migration(6, "kept rows of the wide view; patients and studies", _KEPT_FEATURES),
     Migration(7, "feature sets and runs of match", _RESULTS),
+    Migration(8, "thresholds of feature sets", _THRESHOLDS),
 )
 
 

@@ -72,7 +72,7 @@ def _add_set(connection, name, by_lesion):
     present = connection.execute("SELECT 1 FROM lake_rows.feature_sets WHERE feature_set_id = ?", [set_id]).fetchone()
     if not present:
         connection.execute(
-            "INSERT INTO lake_rows.feature_sets VALUES (?, ?, 1, 'test', ?, 'euclidean', 1, ?, 1)",
+            "INSERT INTO lake_rows.feature_sets VALUES (?, ?, 1, 'test', ?, 'euclidean', 1, ?, 1, NULL, NULL)",
             [set_id, name, dimension, MADE_AT],
         )
     make_feature_table(connection, set_id, dimension)
