@@ -25,12 +25,7 @@ def run_on_ray(tasks: Iterable[Task[Any]]) -> Iterator[Any]:
         LesionaryError: a task raised it.
         InternalError: Ray itself gave up.
     """
-    # Ray Data logs every plan it runs; its files in the session folder keep the details.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.op_resource_reservation_enabled = False
-    context.enable_progress_bars = False
-    context.raise_original_map_exception = True
+    prepare_ray_data()
     rows = [{"task": pickle.dumps(task)} for task in tasks]
     if not rows:
         return
@@ -41,7 +36,17 @@ def run_on_ray(tasks: Iterable[Task[Any]]) -> Iterator[Any]:
     except LesionaryError:
         raise
     except RayError as error:
-        raise _our_error(error) from error
+        raise our_error(error) from error
+
+
+def prepare_ray_data() -> None:
+    """Settings of every job of ours."""
+    # Ray Data logs every plan it runs; its files in the session folder keep the details.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.op_resource_reservation_enabled = False
+    context.enable_progress_bars = False
+    context.raise_original_map_exception = True
 
 
 def _run_pickled(row: dict[str, bytes]) -> dict[str, bytes]:
@@ -49,7 +54,7 @@ def _run_pickled(row: dict[str, bytes]) -> dict[str, bytes]:
     return {"result": pickle.dumps(task.run())}
 
 
-def _our_error(error: BaseException) -> LesionaryError:
+def our_error(error: BaseException) -> LesionaryError:
     """The error of ours inside a chain of Ray's, or an internal one that names Ray's."""
     cause: BaseException | None = error
     while cause is not None:

@@ -25,7 +25,7 @@ from etl.patch_cutting import (
     read_series,
 )
 from etl.running import RunnerChoice, always_here
-from lesionary.caches import Cache, CachePart, CacheWriter, drop_old_caches, find_cache, write_part
+from lesionary.caches import Cache, CachePart, CacheWriter, drop_old_caches, find_cache, list_caches, write_part
 from lesionary.lake import Lake
 from lesionary.patch_schema import BUCKETS, PATCH_KIND, PATCHES, PIXEL_MM, SLICE_STEP_MM, SLICES_PER_PATCH
 from lesionary.provenance import code_fingerprint, require_same_code
@@ -82,6 +82,17 @@ def make_patches(
     return found
 
 
+def find_patches(lake: Lake, settings: PatchSettings | None = None) -> Cache | None:
+    """A finished cache of the lake as it is now, whatever heights it was made with: for who looks at pixels only."""
+    versions = {name: lake.shards(name)[0] for name in _SOURCES}
+    wanted = _recipe(settings or PatchSettings(), None) | {"located": None}
+    for cache in list_caches(lake, PATCH_KIND):
+        recipe = cache.record.get("recipe")
+        if isinstance(recipe, dict) and recipe | {"located": None} == wanted and cache.record["versions"] == versions:
+            return cache
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class PatchTask:
     """One worker's share: the lesions of some whole series, one part of the cache."""
@@ -117,7 +128,7 @@ class PatchTask:
         planned.sort(key=lambda one: (one[1].frame.side, one[0]["lesion_id"]))
         with SliceReader(lake, self.versions["slices"]) as reader:
             pixels = cut_all(reader, planned, series)
-        part = write_part(self.cache_url, self.number, _part_table(planned, pixels, self.located))
+        part = write_part(self.cache_url, self.number, patch_table(planned, pixels, self.located))
         return PatchResult(part, sum(not plan.frame.whole for _, plan in planned), left_out)
 
 
@@ -130,9 +141,10 @@ class PatchResult:
     left_out: Mapping[str, int]
 
 
-def _part_table(
+def patch_table(
     planned: Sequence[tuple[Mapping[str, Any], PlannedPatch]], pixels: pa.Array, located: Mapping[str, float]
 ) -> pa.Table:
+    """Rows of table lesions and their patches' pixels as `PATCHES`."""
     rows = [row for row, _ in planned]
     frames = [plan.frame for _, plan in planned]
     columns: dict[str, Sequence[object]] = {

@@ -84,6 +84,18 @@ def find_cache(lake: Lake, kind: str, recipe: Mapping[str, object], versions: Ma
         return None
 
 
+def list_caches(lake: Lake, kind: str) -> list[Cache]:
+    """The lake's finished caches of a kind, those of older versions as well."""
+    root = lake.location.join(_CACHE_FOLDER)
+    infos = lake.location.filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True))
+    ours = re.compile(rf"{re.escape(kind)}-[0-9a-f]{{{_DIGEST_DIGITS}}}")
+    found = []
+    for name in sorted(info.base_name for info in infos if ours.fullmatch(info.base_name)):
+        with contextlib.suppress(ArtifactError):
+            found.append(_checked_cache(f"{lake.url.rstrip('/')}/{_CACHE_FOLDER}/{name}"))
+    return found
+
+
 class CacheWriter:
     """Makes a cache: parts in any order, from any process, then the record.
 
@@ -209,6 +221,34 @@ def drop_old_caches(lake: Lake, kind: str, keep: str) -> None:
                 location.filesystem.delete_file(f"{info.path}/{RECORD_FILE}")
             with contextlib.suppress(FileNotFoundError):
                 location.filesystem.delete_dir(info.path)
+
+
+def part_names(cache: Cache) -> list[tuple[str, int]]:
+    """A cache's parts in order: name and rows."""
+    return [(part.name, part.rows) for part in _parts_of(cache.record)]
+
+
+def open_part(url: str, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """One part of a finished cache, mapped where it lies on this machine's disks, read otherwise.
+
+    Args:
+        url: of the cache.
+        name: of the part.
+        columns: those wanted; all unless given.
+
+    Raises:
+        ArtifactError: it is not there, or damaged.
+    """
+    location = open_location(url)
+    path = location.join(name)
+    try:
+        source = pa.memory_map(path) if location.is_local else location.filesystem.open_input_file(path)
+        with ipc.open_file(source) as reader:
+            wanted = None if columns is None else [reader.schema.get_field_index(column) for column in columns]
+        with ipc.open_file(source, options=ipc.IpcReadOptions(included_fields=wanted)) as reader:
+            return reader.read_all()
+    except (OSError, pa.ArrowInvalid) as cause:
+        raise _broken(url, f"{name} cannot be read ({type(cause).__name__})") from cause
 
 
 def _checked_cache(url: str) -> Cache:

@@ -100,9 +100,7 @@ def commit_changes(lake: Lake, table: Table, ingest_id: str, decide: Callable[[D
     _commit_table(lake, table, Batch(ingest_id, 1, frozenset(), {}), decide)
 
 
-def _commit_table(
-    lake: Lake, table: Table, batch: Batch, decide: Callable[[DeltaTable], Change] | None = None
-) -> None:
+def _commit_table(lake: Lake, table: Table, batch: Batch, decide: Callable[[DeltaTable], Change] | None = None) -> None:
     for attempt in range(_MAX_ATTEMPTS):
         delta = lake.delta(table.name)
         if (delta.transaction_version(batch.ingest_id) or 0) >= batch.sequence:

@@ -395,8 +395,8 @@ EMBEDDINGS = Table(
         Column("vector", pa.list_(pa.float32()), "as many numbers as the set's dimension"),
         _text(
             "lesion_ingest_id",
-            "ingest_id of the lesion's row that it was made from: a row that has another one by now needs a new vector; "
-            "null when unknown",
+            "ingest_id of the lesion's row that it was made from: where that is another one by now, a new vector is "
+            "due; null when unknown",
             nullable=True,
         ),
     ),
