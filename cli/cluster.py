@@ -127,3 +127,10 @@ def cluster_cores() -> int:
     import ray
 
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def cluster_gpus() -> float:
+    """GPUs of the connected cluster."""
+    import ray
+
+    return float(ray.cluster_resources().get("GPU", 0.0))

@@ -15,6 +15,7 @@ import typer
 from cli import (
     console,
     doctor,
+    embed,
     evaluate,
     export,
     features,
@@ -72,6 +73,7 @@ def prepare(
 
 
 app.command("ingest")(ingest.ingest)
+app.command("embed")(embed.embed)
 app.command("sync")(sync.sync)
 app.command("sql")(sql.sql)
 app.command("train")(train.train)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import note
+from cli.image_query import NEWEST_OF_A_MODEL, ImageOptions, look_at
 from cli.options import (
     DEFAULT_LAKE,
     CsvOption,
@@ -35,6 +36,7 @@ _MOST_DRAWN_HITS = 20
 
 
 def similar(
+    context: typer.Context,
     lesions: Annotated[list[str] | None, typer.Argument(metavar="[LESION]…", help="Names such as dl-4711.")] = None,
     vector: Annotated[
         str | None,
@@ -43,6 +45,29 @@ def similar(
     listed: Annotated[
         str | None,
         typer.Option("--from", metavar="FILE", help="Look up every lesion named in this file, one a line; - = stdin."),
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option("--image", metavar="FILE", help="Look up a lesion on this DICOM or 16-bit PNG; needs --box."),
+    ] = None,
+    box: Annotated[
+        str | None,
+        typer.Option(
+            "--box",
+            metavar="X1,Y1,X2,Y2",
+            help="Tight around the lesion on --image, in pixels; the first pixel's centre is 0,0.",
+        ),
+    ] = None,
+    frame: Annotated[
+        int | None, typer.Option("--slice", metavar="N", help="Which slice of a multi-frame --image, from 1.")
+    ] = None,
+    spacing_mm: Annotated[
+        str | None,
+        typer.Option(
+            "--spacing-mm",
+            metavar="X[,Y[,Z]]",
+            help="Size of a pixel of --image, and distance of slices; a PNG does not say it.",
+        ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many similar lesions for each.")] = 10,
     where: WhereOption = None,
@@ -64,11 +89,21 @@ def similar(
     from store.similar import Searcher
 
     form = chosen_format(as_json=as_json, as_csv=as_csv)
-    if bool(lesions) + (vector is not None) + (listed is not None) != 1:
-        raise UsageError("name lesions, or give --vector, or --from", next_step="see `lesionary similar --help`")
+    if bool(lesions) + (vector is not None) + (listed is not None) + (image is not None) != 1:
+        raise UsageError(
+            "name lesions, or give --vector, --from or --image", next_step="see `lesionary similar --help`"
+        )
+    wish = ImageOptions(image, box, frame, spacing_mm).wish()
+    if wish is not None and _left_out(context, "feature_set"):
+        feature_set = NEWEST_OF_A_MODEL
     with reading(lake, store) as (path, connection):
-        searcher = Searcher(connection, path, feature_set)
-        queries = _queries(searcher, lesions or [], vector, listed)
+        seen = None if wish is None else look_at(lake, connection, feature_set, wish)
+        searcher = Searcher(connection, path, feature_set if seen is None else seen.feature_set_id)
+        queries = (
+            _queries(searcher, lesions or [], vector, listed)
+            if seen is None
+            else [searcher.query_for_vector(seen.vector)]
+        )
         allowed = None if where is None else searcher.allowed_rows(where)
 
         def answers(part: "Sequence[Query]") -> "list[tuple[Query, list[Hit]]]":
@@ -84,9 +119,16 @@ def similar(
         from cli.figures.gallery import write_retrieval
 
         # Before anything is printed: whoever reads may close the pipe early.
-        write_retrieval(lake, connection, drawn, picture, searcher.feature_set.feature_set_id)
+        shown = None if seen is None else seen.image
+        write_retrieval(lake, connection, drawn, picture, searcher.feature_set.feature_set_id, shown)
         note(f"picture: {picture}")
         write_rows(_COLUMNS, _rows(iter(drawn)), form)
+
+
+def _left_out(context: typer.Context, name: str) -> bool:
+    """Whether an option has its default, neither typed nor set in the environment."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name.startswith("DEFAULT")
 
 
 def _queries(searcher: "Searcher", lesions: Sequence[str], vector: str | None, listed: str | None) -> "list[Query]":

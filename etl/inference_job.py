@@ -28,6 +28,8 @@ class ActorPool:
     """Of each actor."""
     gpus: float = 0.0
     """Of each actor; a fraction lets several share one."""
+    growing: bool = False
+    """Whether the cluster may get what it lacks by itself; otherwise that is refused."""
 
     def __call__(self, tasks: Iterable[InferenceTask[Any, Any]], make_model: ModelMaker) -> Iterator[Any]:
         """Run tasks and yield their results as they finish.
@@ -61,6 +63,8 @@ class ActorPool:
 
     def _require_room(self) -> None:
         """Refuse what would wait for ever."""
+        if self.growing:
+            return
         there = ray.cluster_resources()
         for kind, unit, wanted in (("CPU", "cores", self.cores), ("GPU", "GPUs", self.gpus)):
             found = there.get(kind, 0.0)

@@ -39,12 +39,13 @@ def write_retrieval(
     answers: "Sequence[tuple[Query, list[Hit]]]",
     picture: Path,
     feature_set_id: str,
+    shown: LesionImage | None = None,
 ) -> None:
-    """Queries on the left, their hits beside them."""
+    """Queries on the left, their hits beside them; `shown` is the image of a query that is no lesion of the lake."""
     with _reader(lake) as reader:
         rows = [
             RetrievalRow(
-                _query_tile(reader, connection, query),
+                _query_tile(reader, connection, query, shown),
                 [_tile(reader, connection, hit.lesion_id, hit.distance) for hit in hits],
             )
             for query, hits in answers
@@ -123,7 +124,11 @@ def write_chart(content: bytes, file: Path) -> None:
         sink.write(content)
 
 
-def _query_tile(reader: "SliceReader", connection: "duckdb.DuckDBPyConnection", query: "Query") -> Tile:
+def _query_tile(
+    reader: "SliceReader", connection: "duckdb.DuckDBPyConnection", query: "Query", shown: LesionImage | None
+) -> Tile:
+    if query.lesion_id is None and shown is not None:
+        return Tile(_patch(shown, None), None, None, None, None, None, None)
     if query.lesion_id is None:
         return Tile(None, None, None, None, None, None, None, tuple(query.vector.tolist()))
     return _tile(reader, connection, query.lesion_id, None)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lesionary.slices import SliceReader
 
 # The whole soft-tissue range, for lesions whose source names no window.
-_DEFAULT_WINDOW_HU = (-175.0, 275.0)
+DEFAULT_WINDOW_HU = (-175.0, 275.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def _spacing(found: Mapping[str, object]) -> tuple[float, float]:
 
 def _window(found: Mapping[str, object]) -> tuple[float, float]:
     low, high = found["window_low_hu"], found["window_high_hu"]
-    return (low, high) if isinstance(low, float) and isinstance(high, float) and low < high else _DEFAULT_WINDOW_HU
+    return (low, high) if isinstance(low, float) and isinstance(high, float) and low < high else DEFAULT_WINDOW_HU
 
 
 def _number(value: object) -> float:

@@ -1,0 +1,251 @@
+"""`lesionary embed`: a model's vectors of the lake's lesions, as a feature set."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.console import counted, human_seconds, live_line, note
+from cli.options import DEFAULT_LAKE, JsonOption, LakeOption
+from cli.render import write_json
+from cli.runners import Runners
+from lesionary.errors import UsageError
+
+if TYPE_CHECKING:
+    from etl.embed import EmbedSummary
+    from etl.inference import InferenceRunner
+    from lesionary.lake import Lake
+    from lesionary.models import ModelCard
+    from trainers.triplet.inference import InferenceSettings
+
+# The store's own names for what follows from the lesions.
+_BUILT_IN_NAMES = frozenset({"location", "size", "location+size"})
+
+
+Show = Callable[[str], None]
+
+
+class Features(StrEnum):
+    """Vectors that need no training."""
+
+    MULTI_SCALE = "multi-scale"
+
+
+class Precision(StrEnum):
+    """How convolutions compute."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option("--precision", help="Of the network's convolutions. [bf16 on GPUs and CPUs with AMX, else fp32]"),
+]
+
+
+def embed(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="NAME|ID", help="Which model; a name is its newest. [the newest triplet model]"
+        ),
+    ] = None,
+    features: Annotated[
+        Features | None,
+        typer.Option("--features", help="Instead of a trained model: features of a backbone that need no training."),
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="For --features: vgg16, narrow, convnext_tiny. [vgg16]")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights",
+            metavar="imagenet|position|none|FILE|MODEL",
+            help="For --features: the backbone's weights. [imagenet]",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="For --features --weights none: of the weights.")] = 0,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", min=1, help="Patches of the smallest size at once. [32 on a CPU, 256 on a GPU]"),
+    ] = None,
+    precision: PrecisionOption = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Models at work at once; more than 1 run on Ray. [1]")
+    ] = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option("--gpus", min=0, help="GPUs of each worker, such as 0.5. [1 where there are enough, else 0]"),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            envvar="LESIONARY_RAY_ADDRESS",
+            help="A running Ray cluster, or local for one of our own; none = Ray only for several workers.",
+        ),
+    ] = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    as_json: JsonOption = False,
+) -> None:
+    """Give every lesion a vector by a model of the lake; a second run does only what is new or was missing.
+
+    The feature set carries the model's name and number: vectors by triplet-2 are the set triplet@2.
+    """
+    from lesionary.lake import Lake
+
+    if features is None and (backbone, weights, seed) != (None, None, 0):
+        raise UsageError(
+            "these choose features, not a trained model",
+            where="--backbone, --weights, --seed",
+            next_step="add --features multi-scale",
+        )
+    if features is not None and model is not None:
+        raise UsageError("vectors come from a model or from features", where="--model, --features")
+    opened = Lake.open(lake)
+    card = _features(opened, backbone, weights, seed) if features else _trained(opened, model)
+    with ExitStack() as session, live_line() as show:
+        places = _Places(session, workers, gpus, ray_address)
+        summary = _run(opened, card, places, batch_size, precision, show)
+    if as_json:
+        write_json(asdict(summary))
+        return
+    _report(summary)
+
+
+def _trained(lake: "Lake", model: str | None) -> "ModelCard":
+    from lesionary.models import find_model
+    from trainers.triplet.inference import TRIPLET, net_settings
+
+    # A name may be that of any kind which gives vectors; without one the trained kind is meant.
+    card = find_model(lake, model, TRIPLET if model is None else None)
+    net_settings(card)
+    return card
+
+
+def _features(lake: "Lake", backbone: str | None, weights: str | None, seed: int) -> "ModelCard":
+    from cli.training_inputs import start_weights
+    from lesionary.models import find_model
+    from lesionary.patch_schema import PIXEL_MM
+    from trainers.triplet.features import FeatureSource, features_model
+    from trainers.triplet.inference import scale_of
+
+    weights = weights or "imagenet"
+    named, content = start_weights(lake, weights)
+    scale_mm = PIXEL_MM
+    if content and not Path(weights).is_file():
+        # As the model was trained to see.
+        card = find_model(
+            lake, None if weights == "position" else weights, "position" if weights == "position" else None
+        )
+        scale_mm, backbone = scale_of(card), backbone or str(card.settings.get("backbone", "vgg16"))
+    source = FeatureSource(
+        backbone=backbone or "vgg16",
+        scale_mm=scale_mm,
+        weights=content["weights"] if content else named["weights"],
+        seed=seed,
+    )
+    return features_model(lake, source)
+
+
+def _run(
+    lake: "Lake",
+    card: "ModelCard",
+    places: "_Places",
+    batch_size: int | None,
+    precision: Precision | None,
+    show: "Show",
+) -> "EmbedSummary":
+    from etl.embed import EmbeddingModel
+    from etl.embed import embed as embed_lake
+    from trainers.triplet.inference import EmbedderMaker
+
+    name, _, number = card.model_id.rpartition("-")
+    if name in _BUILT_IN_NAMES:
+        raise UsageError(
+            "a built-in feature set has this model's name", where=card.model_id, next_step="train under another --name"
+        )
+    maker = EmbedderMaker(lake.url, card.model_id, places.settings(batch_size, precision))
+    started = time.monotonic()
+
+    def tell(what: str, done: int, total: int) -> None:
+        left = (time.monotonic() - started) * (total - done) / max(done, 1)
+        show(f"{what}: {done} of {total} lesions, {human_seconds(left)} left")
+
+    return embed_lake(
+        lake,
+        EmbeddingModel(card.model_id, name, int(number), maker),
+        choose_inference=places.choose_inference,
+        choose_runner=places.runners.choose,
+        progress=tell,
+    )
+
+
+class _Places:
+    """Where the model runs: in this process, or in actors on Ray."""
+
+    def __init__(self, session: ExitStack, workers: int | None, gpus: float | None, ray_address: str | None) -> None:
+        self._workers, self._gpus, self._on_ray = workers or 1, gpus, (workers or 1) > 1 or ray_address is not None
+        # A model takes all the cores it can get; with one worker, patches are cut one after the other as well.
+        self.runners = Runners(session, int(workers == 1), ray_address, at_least=self._workers)
+        self._cores = 0
+
+    def settings(self, batch_size: int | None, precision: Precision | None) -> "InferenceSettings":
+        """How each of the models runs."""
+        import torch
+
+        from trainers.triplet.inference import InferenceSettings
+
+        if self._on_ray:
+            from cli.cluster import cluster_cores, cluster_gpus
+
+            self.runners.connect()
+            if self._gpus is None:
+                self._gpus = float(cluster_gpus() >= self._workers)
+            self._cores = max(1, cluster_cores() // self._workers)
+        elif self._gpus is None:
+            self._gpus = float(torch.cuda.is_available())
+        return InferenceSettings(
+            device="cuda" if self._gpus else "cpu",
+            precision=None if precision is None else precision.value,
+            batch_size=batch_size,
+            threads=self._cores,
+        )
+
+    def choose_inference(self, _count: int) -> "tuple[InferenceRunner, int]":
+        """What runs the model, and how many at once."""
+        if not self._on_ray:
+            from etl.inference import infer_here
+
+            return infer_here, 1
+        from etl.inference_job import ActorPool
+
+        # A cluster that was named may yet grow.
+        growing = not self.runners.on_this_machine
+        return ActorPool(self._workers, self._cores, self._gpus or 0.0, growing=growing), self._workers
+
+
+def _report(summary: "EmbedSummary") -> None:
+    left_out = ", ".join(f"{reason} {count}" for reason, count in summary.left_out.items())
+    print(
+        f"{summary.feature_set_id}: {counted(summary.lesions, 'lesion')} = {summary.embedded} embedded + "
+        f"{summary.kept} that had a vector + {sum(summary.left_out.values())} without a patch"
+        + (f" ({left_out})" if left_out else "")
+    )
+    if not summary.embedded:
+        note("nothing to do: every lesion that can have a vector has one")
+        return
+    speed = summary.embedded / summary.seconds if summary.seconds else 0.0
+    note(f"{summary.embedded} vectors in {human_seconds(summary.seconds)} ({speed:.0f} a second)")
+    if summary.t1 is None or summary.t2 is None:
+        note("too few marks to choose thresholds for `lesionary match`: it will ask for --t1 and --t2")
+    else:
+        note(f"`lesionary match` will take t1 {summary.t1:.4g} and t2 {summary.t2:.4g}")
+    note(f"`lesionary sync`, then for example `lesionary similar LESION --feature-set {summary.feature_set_id}`")
