@@ -93,6 +93,7 @@ def similar(
         raise UsageError(
             "name lesions, or give --vector, --from or --image", next_step="see `lesionary similar --help`"
         )
+    label = "vector" if image is None else image.name
     wish = ImageOptions(image, box, frame, spacing_mm).wish()
     if wish is not None and _left_out(context, "feature_set"):
         feature_set = NEWEST_OF_A_MODEL
@@ -112,7 +113,7 @@ def similar(
 
         if picture is None:
             parts = (queries[at : at + _QUERIES_AT_ONCE] for at in range(0, len(queries), _QUERIES_AT_ONCE))
-            write_rows(_COLUMNS, _rows(pair for part in parts for pair in answers(part)), form)
+            write_rows(_COLUMNS, _rows((pair for part in parts for pair in answers(part)), label), form)
             return
         _refuse_too_many(len(queries), k)
         drawn = answers(queries)
@@ -122,7 +123,7 @@ def similar(
         shown = None if seen is None else seen.image
         write_retrieval(lake, connection, drawn, picture, searcher.feature_set.feature_set_id, shown)
         note(f"picture: {picture}")
-        write_rows(_COLUMNS, _rows(iter(drawn)), form)
+        write_rows(_COLUMNS, _rows(iter(drawn), label), form)
 
 
 def _left_out(context: typer.Context, name: str) -> bool:
@@ -181,10 +182,10 @@ def _refuse_too_many(queries: int, k: int) -> None:
         )
 
 
-def _rows(answers: "Iterator[tuple[Query, list[Hit]]]") -> Iterator[tuple[object, ...]]:
+def _rows(answers: "Iterator[tuple[Query, list[Hit]]]", label: str) -> Iterator[tuple[object, ...]]:
     for query, hits in answers:
         for hit in hits:
             yield (
-                query.lesion_id or "vector", hit.rank, hit.distance, hit.lesion_id, hit.patient_id, hit.study_id,
+                query.lesion_id or label, hit.rank, hit.distance, hit.lesion_id, hit.patient_id, hit.study_id,
                 hit.lesion_type, hit.long_mm, hit.short_mm,
             )  # fmt: skip

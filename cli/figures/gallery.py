@@ -128,7 +128,7 @@ def _query_tile(
     reader: "SliceReader", connection: "duckdb.DuckDBPyConnection", query: "Query", shown: LesionImage | None
 ) -> Tile:
     if query.lesion_id is None and shown is not None:
-        return Tile(_patch(shown, None), None, None, None, None, None, None)
+        return Tile(_patch(shown, None), "image", None, None, None, None, None)
     if query.lesion_id is None:
         return Tile(None, None, None, None, None, None, None, tuple(query.vector.tolist()))
     return _tile(reader, connection, query.lesion_id, None)
