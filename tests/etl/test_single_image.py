@@ -1,4 +1,4 @@
-"""A lesion on an image that no lake knows: its patch is that of a lesion in the lake; odd files say why there is none."""
+"""A lesion on an image that no lake knows: its patch is that of a lesion in the lake; odd files say why not."""
 
 import os
 import random
