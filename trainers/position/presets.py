@@ -52,7 +52,7 @@ class PositionSettings:
 
     batch: int = 64
     """Crops of a step, over all workers."""
-    steps: int = 600
+    steps: int = 1_200
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: float = 1e-3
     momentum: float = 0.9

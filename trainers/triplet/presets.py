@@ -65,7 +65,7 @@ class TripletSettings:
 
     refinements: int = 1
     """Rounds of new labels out of the trained network's vectors, each followed by a training."""
-    refine_steps: int | None = None
+    refine_steps: int | None = 150
     """Steps of such a training; as many as in the first unless given."""
     refine_from_start: bool = False
     """Whether such a training begins at the first weights again, or goes on."""
@@ -80,7 +80,7 @@ class TripletSettings:
     offset_hu: float = 15.0
     noise_hu: float = 15.0
 
-    steps: int = 700
+    steps: int = 300
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: float = 1e-3
     momentum: float = 0.9
@@ -92,7 +92,7 @@ class TripletSettings:
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     seed: int = 0
-    checkpoint_every: int = 100
+    checkpoint_every: int = 50
     log_every: int = 20
 
     def __post_init__(self) -> None:
@@ -188,7 +188,7 @@ PRESETS: Mapping[str, TripletSettings] = MappingProxyType(
         ),
         "small": TripletSettings(),
         "paper": TripletSettings(
-            backbone="vgg16", dimension=1024, stage_dimension=256, scale_mm=1.0, compare=SEQUENCES, sequences=24,
+            backbone="vgg16", dimension=1024, stage_dimension=256, scale_mm=1.0, compare=SEQUENCES, sequences=24, refine_steps=None,
             group=24, label_place_weight=0.0, refine_from_start=True, shift_mm=0.0, zoom=0.0, gain=0.0, offset_hu=0.0,
             noise_hu=0.0, steps=3_000, optimizer="sgd", learning_rate=2e-3, weight_decay=5e-4, schedule="step",
             milestones=(2 / 3,), warmup_steps=0, clip_norm=None, precision="bf16", checkpoint_every=250, log_every=25,
