@@ -6,7 +6,7 @@ shards that hold none of the rows at hand stay as they are, and whoever syncs re
 
 import contextlib
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,12 +24,12 @@ from lesionary.shards import Shard, ShardWriter
 _ROWS_PER_SHARD = 65_536
 
 
-def write_results(lake: Lake, unit: str, tables: Mapping[str, Iterable[pa.Table]]) -> None:
-    """Commit the rows of one unit, in parts that need not fit into memory together.
+def write_results(lake: Lake, unit: str | Collection[str], tables: Mapping[str, Iterable[pa.Table]]) -> None:
+    """Commit the rows of one unit or several, in parts that need not fit into memory together.
 
     Args:
         lake: where to.
-        unit: the run or feature set; what these tables held of it goes.
+        unit: the run or feature set, or several units; what these tables held of them goes.
         tables: table name to parts; every part's columns are the table's.
 
     Raises:
@@ -37,12 +37,13 @@ def write_results(lake: Lake, unit: str, tables: Mapping[str, Iterable[pa.Table]
         LakeError: the lake cannot be written.
     """
     prefix = new_ingest_id()
+    units = frozenset([unit] if isinstance(unit, str) else unit)
     with _naming_the_lake(lake), tempfile.TemporaryDirectory(prefix="lesionary-") as scratch:
         shards: dict[str, list[Shard]] = {}
         for name, parts in tables.items():
             lake.make_table(name)
             shards[name] = _write_parts(lake, name, parts, prefix, Path(scratch))
-        commit_results(lake, Batch(prefix, 1, frozenset({unit}), shards), list(tables))
+        commit_results(lake, Batch(prefix, 1, units, shards), list(tables))
 
 
 def remove_results(lake: Lake, unit: str, tables: Iterable[str]) -> None:

@@ -480,6 +480,134 @@ MATCH_RUNS = Table(
     "run",
 )
 
+_MODEL_ID = _text("model_id", "the model of the lake's folder models that said it")
+
+SLICE_HEIGHTS = Table(
+    "slice_heights",
+    1,
+    "how far down the body a model puts one slice; written series by series as they are scored",
+    ("model_id", "series_id", "slice_index"),
+    (
+        _text("unit_id", "the model and the series, as model_id/series_id"),
+        _MODEL_ID,
+        _SERIES_ID,
+        _count("slice_index", "number of the slice in its source, 1-based"),
+        _real("z_mm", "mm", "place of the slice when it was scored, as in table slices"),
+        Column(
+            "height",
+            pa.float32(),
+            "as the model gives it: 0 to 1 from head to foot, by percentiles of the slices it was trained on",
+        ),
+        _text(
+            "fingerprint",
+            "of the series when it was scored; a series that has another one by now has to be scored again",
+        ),
+    ),
+    "unit_id",
+)
+
+SERIES_LOCATIONS = Table(
+    "series_locations",
+    1,
+    "what a model's heights say of one series: its order, its slice interval, and the part of the body it shows",
+    ("model_id", "series_id"),
+    (
+        _MODEL_ID,
+        _SERIES_ID,
+        _count("slices", "slices scored"),
+        _real("correlation", "", "of height with the slices' place; null for fewer than three places"),
+        Column(
+            "reversed",
+            _FLAG,
+            "the slices run from foot to head; null where the correlation is too weak or the slices too few to tell",
+            nullable=True,
+        ),
+        _real("stated_interval_mm", "mm", "distance between slices as the series states it"),
+        _real(
+            "estimated_interval_mm", "mm", "distance at which heights would rise as they do in other series of the lake"
+        ),
+        _real("interval_ratio", "", "estimated over stated interval; 1 = they agree"),
+        Column(
+            "wrong_interval",
+            _FLAG,
+            "the ratio is beyond the factor of `etl/height_fits.py`, either way; null where too little of the body is "
+            "seen to tell",
+            nullable=True,
+        ),
+        _real("smallest_height", "", "of the slices, nearest the head, odd ones left out"),
+        _real("largest_height", "", "of the slices, nearest the feet, odd ones left out"),
+        _text(
+            "body_range",
+            "parts of the body shown, such as chest+abdomen; null where nothing tells the borders between them",
+            nullable=True,
+        ),
+    ),
+    "model_id",
+)
+
+LOCATIONS = Table(
+    "locations",
+    1,
+    "where in the body a model puts one lesion",
+    ("model_id", "lesion_id"),
+    (
+        _MODEL_ID,
+        _LESION_ID,
+        _real("x", "", "right to left, 0 to 1; null for a model that tells heights only"),
+        _real("y", "", "front to back, 0 to 1; null for a model that tells heights only"),
+        _real(
+            "z",
+            "",
+            "head to foot: in the release's scale where the model was brought to it (`location_models`), else as in "
+            "slice_heights; smoothed along the series; null for a model that tells no heights",
+        ),
+    ),
+    "model_id",
+)
+
+LOCATION_MODELS = Table(
+    "location_models",
+    1,
+    "a model that has located this lake's lesions, and how its heights were brought to the release's scale; written "
+    "last, so a model listed here has its rows in `locations`",
+    ("model_id",),
+    (
+        _MODEL_ID,
+        Column(
+            "model_created_at",
+            pa.timestamp("us", tz="UTC"),
+            "when the model was made; `lesion_features` takes the newest one's places",
+        ),
+        _real("height_per_mm", "1/mm", "usual rise of height along a series; null with too few series to tell"),
+        _real("release_scale", "", "z = release_offset + release_scale × height; null where nothing was fitted"),
+        _real("release_offset", "", "z = release_offset + release_scale × height; null where nothing was fitted"),
+        _real("release_error", "", "median distance of the fitted from the release's z; null where nothing was fitted"),
+        _count("release_lesions", "lesions with the release's z and images, which the fit is made of"),
+        _real("chest_ends", "", "height of the border between chest and abdomen; null where nothing tells it"),
+        _real("pelvis_begins", "", "height of the border between abdomen and pelvis; null where nothing tells it"),
+        _count("series", "series the model has scored"),
+        _count("lesions", "lesions it has given a place"),
+        _count("lesions_version", "version of the lake's table lesions that was located"),
+        _CREATED_AT,
+    ),
+    "model_id",
+)
+
+LABELS = Table(
+    "labels",
+    1,
+    "the type a model gives one lesion in one round of labelling",
+    ("model_id", "lesion_id", "round"),
+    (
+        _MODEL_ID,
+        _LESION_ID,
+        _count("round", "rounds of refinement before it: 0 = from the seed lesions"),
+        _text("label", "one of the eight types of `lesionary/anatomy.py`"),
+        _real("score", "", "probability of the label, 0 to 1", nullable=False),
+    ),
+    "model_id",
+)
+
 # In commit order: whoever sees a row of a later table finds its rows in the earlier ones.
 SOURCE_TABLES: Mapping[str, Table] = MappingProxyType(
     {table.name: table for table in (SLICES, SERIES, LESIONS, MARKS, QUARANTINE, UNITS)}
@@ -487,7 +615,21 @@ SOURCE_TABLES: Mapping[str, Table] = MappingProxyType(
 """What an ingest writes."""
 
 RESULT_TABLES: Mapping[str, Table] = MappingProxyType(
-    {table.name: table for table in (EMBEDDINGS, FEATURE_SETS, MATCH_EDGES, MATCHES, MATCH_RUNS)}
+    {
+        table.name: table
+        for table in (
+            EMBEDDINGS,
+            FEATURE_SETS,
+            MATCH_EDGES,
+            MATCHES,
+            MATCH_RUNS,
+            SLICE_HEIGHTS,
+            SERIES_LOCATIONS,
+            LOCATIONS,
+            LOCATION_MODELS,
+            LABELS,
+        )
+    }
 )
 """What was computed from that; a lake that holds no result of a kind may lack its table."""
 

@@ -221,6 +221,59 @@ CREATE VIEW feature_sets AS
 SELECT * EXCLUDE (vector_folder, checksums, signature) FROM store.feature_sets;
 """
 
+# The release's place comes first; the newest model's is for lesions that have none.
+_LESION_FEATURES_4 = (
+    _LESION_FEATURES_3.replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
+    .replace(
+        "lesion.release_z AS location_z\n",
+        "coalesce(lesion.release_z, located.z) AS location_z,\n"
+        "    CASE WHEN lesion.release_z IS NULL AND located.z IS NOT NULL THEN located.model_id END AS located_by\n",
+    )
+    .replace(
+        "(series_id, slice_index);",
+        "(series_id, slice_index)\nLEFT JOIN store.located_now AS located ON located.lesion_id = lesion.lesion_id;",
+    )
+)
+
+_LOCATIONS = """
+CREATE TABLE lake_rows.slice_heights (
+    unit_id VARCHAR, model_id VARCHAR, series_id VARCHAR, slice_index INTEGER, z_mm DOUBLE, height FLOAT,
+    fingerprint VARCHAR, shard INTEGER
+);
+CREATE TABLE lake_rows.series_locations (
+    model_id VARCHAR, series_id VARCHAR, slices INTEGER, correlation DOUBLE, reversed BOOLEAN,
+    stated_interval_mm DOUBLE, estimated_interval_mm DOUBLE, interval_ratio DOUBLE, wrong_interval BOOLEAN,
+    smallest_height DOUBLE, largest_height DOUBLE, body_range VARCHAR, shard INTEGER
+);
+CREATE TABLE lake_rows.locations (
+    model_id VARCHAR, lesion_id VARCHAR, x DOUBLE, y DOUBLE, z DOUBLE, shard INTEGER
+);
+CREATE TABLE lake_rows.location_models (
+    model_id VARCHAR, model_created_at TIMESTAMPTZ, height_per_mm DOUBLE, release_scale DOUBLE, release_offset DOUBLE,
+    release_error DOUBLE, release_lesions INTEGER, chest_ends DOUBLE, pelvis_begins DOUBLE, series INTEGER,
+    lesions INTEGER, lesions_version INTEGER, created_at TIMESTAMPTZ, shard INTEGER
+);
+CREATE TABLE lake_rows.labels (
+    model_id VARCHAR, lesion_id VARCHAR, round INTEGER, label VARCHAR, score DOUBLE, shard INTEGER
+);
+
+CREATE VIEW slice_heights AS SELECT * EXCLUDE (shard) FROM lake_rows.slice_heights;
+CREATE VIEW series_locations AS SELECT * EXCLUDE (shard) FROM lake_rows.series_locations;
+CREATE VIEW locations AS SELECT * EXCLUDE (shard) FROM lake_rows.locations;
+CREATE VIEW location_models AS SELECT * EXCLUDE (shard) FROM lake_rows.location_models;
+CREATE VIEW labels AS SELECT * EXCLUDE (shard) FROM lake_rows.labels;
+
+CREATE VIEW store.located_now AS
+SELECT lesion_id, model_id, z FROM lake_rows.locations
+WHERE model_id = (
+    SELECT model_id FROM lake_rows.location_models
+    ORDER BY model_created_at DESC, length(model_id) DESC, model_id DESC LIMIT 1
+);
+DROP VIEW lesion_features;
+ALTER TABLE lake_rows.lesion_features ADD COLUMN located_by VARCHAR;
+CREATE VIEW lesion_features AS SELECT * EXCLUDE (lesion_number) FROM lake_rows.lesion_features;
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Migration:
@@ -240,6 +293,8 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(6, "kept rows of the wide view; patients and studies", _KEPT_FEATURES),
     Migration(7, "feature sets and runs of match", _RESULTS),
     Migration(8, "thresholds of feature sets", _THRESHOLDS),
+    Migration(9, "heights, places and labels by models", _LOCATIONS),
+    Migration(10, "wide view of lesions with places by models", _LESION_FEATURES_4),
 )
 
 

@@ -14,7 +14,7 @@ import duckdb
 
 from lesionary.errors import StoreError
 from lesionary.lake import Lake, LakeSnapshot
-from lesionary.schema import EMBEDDINGS, LESIONS, SERIES, SLICES, TABLES, Table
+from lesionary.schema import EMBEDDINGS, LESIONS, LOCATION_MODELS, LOCATIONS, SERIES, SLICES, TABLES, Table
 from store.database import open_draft, open_reader
 from store.features import LesionsVersion, feature_table, list_sets, make_feature_table, refresh_sets
 from store.vectors import IndexKind, is_whole, kind_for
@@ -107,6 +107,8 @@ def _take_changes(
     connection.execute("CREATE TEMP TABLE changed_lesions (lesion_id VARCHAR)")
     connection.execute("CREATE TEMP TABLE changed_series (series_id VARCHAR)")
     done = {table.name: _sync_table(connection, lake, snapshot, table, progress) for table in _SYNC_ORDER}
+    if any(done[table.name].rows_added or done[table.name].rows_removed for table in (LOCATIONS, LOCATION_MODELS)):
+        _note_moved_lesions(connection)
     _refresh_lesion_features(connection)
     return [done[name] for name in TABLES]
 
@@ -211,6 +213,20 @@ def _note_changes(connection: duckdb.DuckDBPyConnection, table: Table, shards: l
             "WHERE list_contains(?, shard)",
             [shards],
         )
+
+
+def _note_moved_lesions(connection: duckdb.DuckDBPyConnection) -> None:
+    """Lesions whose place is another than their wide rows say: built-in vectors follow from it.
+
+    A run of `locate` replaces all rows of its model, and most of them say what they said before: lesions that stay
+    where they are keep their numbers, and their vectors are not read again.
+    """
+    connection.execute(
+        "INSERT INTO changed_lesions SELECT lesion_id FROM lake_rows.lesion_features "
+        "LEFT JOIN store.located_now AS located USING (lesion_id) "
+        "WHERE (location_z, located_by) IS DISTINCT FROM "
+        "(coalesce(release_z, located.z), CASE WHEN release_z IS NULL AND located.z IS NOT NULL THEN model_id END)"
+    )
 
 
 def _refresh_lesion_features(connection: duckdb.DuckDBPyConnection) -> None:
