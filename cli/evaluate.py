@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli import evaluate_table
 from cli.console import live_line, note
 from cli.options import (
     DEFAULT_LAKE,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from store.lineage import Lineage
 
 app = typer.Typer(help="Measure what a feature set is good for.", no_args_is_help=True)
+
+app.command("table")(evaluate_table.table)
 
 ReportOption = Annotated[
     Path | None,

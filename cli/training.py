@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from cli.console import human_seconds, live_line, note
 from cli.runners import Runners
 from cli.training_inputs import Show, Trainer, TrainerSettings, start_weights
+from cli.training_labels import land_labels
 from lesionary.errors import UsageError
 
 if TYPE_CHECKING:
@@ -85,10 +86,14 @@ def train(trainer: Trainer, lake_url: str, wish: Wish) -> "ModelCard":
         session.enter_context(run.driven())
         if (model_id := run.published()) is not None:
             note(f"run {run.name} is finished: its model is {model_id}")
-            return find_model(lake, model_id)
-        outcome = _outcome(run, how, wish, runners, show)
-        show("publishing the model")
-        return _published(lake, run, outcome, how)
+            card = find_model(lake, model_id)
+        else:
+            outcome = _outcome(run, how, wish, runners, show)
+            show("publishing the model")
+            card = _published(lake, run, outcome, how)
+        # After publishing, and found done when it is done: a driver may be killed in between.
+        land_labels(lake, card)
+        return card
 
 
 def _begun(trainer: Trainer, lake: "Lake", wish: Wish, how: "TrainSettings", runners: Runners, show: Show) -> "Run":

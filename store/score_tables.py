@@ -24,12 +24,12 @@ def retrieval_markdown(report: RetrievalReport) -> str:
             f"Average retrieval error over the first {report.settings.top} hits, with the 95 % interval over resampled "
             f"patients. Sizes are divided by {normaliser}."
         ),
-        _table(
+        as_markdown_table(
             ("same patient", "type %", "location × 100", f"size × 100 / {normaliser}", "queries", "without a hit"),
             (_error_row(errors) for errors in (report.allowed, report.excluded)),
         ),
         "Precision at k: share of the first k hits with the query's type.",
-        _table(
+        as_markdown_table(
             ("same patient", *(f"P@{k}" for k in PRECISION_DEPTHS)),
             (
                 (_mode(errors), *(_number(errors.precision_at[k], 3) for k in PRECISION_DEPTHS))
@@ -74,17 +74,17 @@ def _type_parts(report: RetrievalReport) -> list[str]:
     if clusters is not None:
         made = f"K-means, k = {clusters.clusters}, best of {clusters.starts} starts"
         rows += [
-            ("purity %", _spread(clusters.purity_percent), made),
-            ("NMI %", _spread(clusters.nmi_percent), f"{made}, arithmetic mean of entropies"),
+            ("purity %", said_spread(clusters.purity_percent), made),
+            ("NMI %", said_spread(clusters.nmi_percent), f"{made}, arithmetic mean of entropies"),
         ]
     if classifier is not None:
         made = "multinomial logistic regression, standardised features, patients halved"
         settled = "" if classifier.converged else ", did not converge"
-        rows.append(("accuracy %", _spread(classifier.accuracy_percent), made + settled))
+        rows.append(("accuracy %", said_spread(classifier.accuracy_percent), made + settled))
     if not rows:
         return ["Too few lesions of known type for clusters or a classifier."]
     seeds = f"Mean ± standard deviation over {report.settings.repeats} seeds from {report.settings.seed}."
-    parts = [seeds, _table(("score", "value", "made with"), rows)]
+    parts = [seeds, as_markdown_table(("score", "value", "made with"), rows)]
     if classifier is not None:
         parts += ["Confusion, counts over all seeds; rows are the true types.", _confusion(classifier)]
     return parts
@@ -93,7 +93,7 @@ def _type_parts(report: RetrievalReport) -> list[str]:
 def _confusion(classifier: ClassifierScores) -> str:
     names = [name.replace("_", " ") for name in classifier.type_names]
     rows = ((name, *map(str, counts)) for name, counts in zip(names, classifier.confusion, strict=True))
-    return _table(("", *names), rows)
+    return as_markdown_table(("", *names), rows)
 
 
 def matching_markdown(report: MatchingReport) -> str:
@@ -106,7 +106,7 @@ def matching_markdown(report: MatchingReport) -> str:
             f"patients; {report.scores.pairs:,} same-patient pairs, {report.scores.positives:,} of them positive."
         ),
         *_shortcomings(report),
-        _table(
+        as_markdown_table(
             ("", "T1", "T2", *_SCORE_HEADER),
             (
                 ("chosen", _threshold(report.t1), _threshold(report.t2), *_score_cells(report.scores)),
@@ -118,7 +118,7 @@ def matching_markdown(report: MatchingReport) -> str:
             f"{_number(report.sweep.last_recall, 3)}, not extended beyond."
         ),
         "## Sweep",
-        _table(
+        as_markdown_table(
             ("T2", *_SCORE_HEADER),
             ((_threshold(point.t2), *_score_cells(point.scores)) for point in report.sweep.points),
         ),
@@ -155,11 +155,16 @@ def _number(value: float | None, digits: int = 2) -> str:
     return _NOTHING if value is None else f"{value:.{digits}f}"
 
 
-def _spread(spread: Spread) -> str:
-    return f"{spread.mean:.1f}" if spread.sd is None else f"{spread.mean:.1f} ± {spread.sd:.1f}"
+def said_spread(spread: Spread | None, digits: int = 1) -> str:
+    """Mean ± standard deviation; the mean alone of a single value."""
+    if spread is None:
+        return _NOTHING
+    mean = f"{spread.mean:.{digits}f}"
+    return mean if spread.sd is None else f"{mean} ± {spread.sd:.{digits}f}"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def as_markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows of text as a markdown table."""
     # A bar in a cell would end it.
     lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -125,3 +125,30 @@ def test_files_are_written_even_when_nobody_reads_on(phantom, tmp_path):
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "retrieval.json", "retrieval.md", "retrieval.png",
     ]  # fmt: skip
+
+
+def test_feature_sets_are_compared_and_missing_rows_name_their_commands(phantom, tmp_path):
+    code, out, notes = phantom("evaluate", "table", "--truth", "p/truth.csv", "--repeats", 1, "--report", "t")
+
+    assert code == 0
+    assert "| location alone | 1 |" in out
+    assert "* triplet: type: `lesionary train triplet --name type-s0 --seed 0 --set cues=type" in out
+    assert "report: t/table.json, .md and .png" in notes
+    held = json.loads((tmp_path / "t" / "table.json").read_text())
+    assert [row["label"] for row in held["rows"]][1] == "location alone"
+    assert held["rows"][1]["scores"]["matching_auc"]["mean"] > 0.5
+    assert {verdict["holds"] for verdict in held["verdicts"]} == {None}
+    assert Image.open(tmp_path / "t" / "table.png").size[0] > 1000
+
+
+def test_rows_of_the_person_s_own_are_compared(phantom, subtests):
+    code, out, _ = phantom("evaluate", "table", "--row", "place=location", "--row", "size", "--repeats", 1, "--json")
+
+    assert code == 0
+    assert [row["sets"] for row in json.loads(out)["rows"]] == [["location@1"], ["size@1"]]
+    for row, sentence in (("nothing", "no such feature set"), ("a=", "a row is SET or LABEL=SET,SET")):
+        with subtests.test(row):
+            code, _, err = phantom("evaluate", "table", "--row", row)
+            assert code == 2
+            assert sentence in err
+            assert "\n" not in err

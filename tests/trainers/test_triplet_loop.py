@@ -16,7 +16,7 @@ from trainers.triplet.learner import TripletLearner
 from trainers.triplet.loop import main, train, training_set
 from trainers.triplet.model import MultiScaleNet, rebuild_net
 from trainers.triplet.presets import PRESETS, settings_for
-from trainers.triplet.rounds import RoundLabels
+from trainers.triplet.rounds import History
 
 TINY = {
     "steps": 4, "refine_steps": 3, "sequences": 2, "group": 1, "dimension": 8, "stage_dimension": 8, "grid": 2,
@@ -107,12 +107,15 @@ class _StopsAt(Alone):
 
 @pytest.mark.parametrize("step", [2, 4, 6])
 def test_a_run_that_was_stopped_in_any_round_ends_as_if_it_had_not(patches, tmp_path, step):
-    train(job(patches, tmp_path / "whole"), Alone(tmp_path / "whole", "cpu"))
+    whole = train(job(patches, tmp_path / "whole"), Alone(tmp_path / "whole", "cpu"))
     with pytest.raises(_StoppedError):
         train(job(patches, tmp_path / "cut"), _StopsAt(tmp_path / "cut", step))
     found = train(job(patches, tmp_path / "cut"), Alone(tmp_path / "cut", "cpu"))
     assert weights_in(tmp_path / "cut") == weights_in(tmp_path / "whole")
-    assert found["curve"][-1] == train(job(patches, tmp_path / "whole"), Alone(tmp_path / "whole", "cpu"))["curve"][-1]
+    assert found["curve"] == whole["curve"]
+    assert found["data"] == whole["data"]
+    assert found["resumed_from"] == step
+    assert (tmp_path / "cut" / "labels.arrow").read_bytes() == (tmp_path / "whole" / "labels.arrow").read_bytes()
 
 
 def test_two_workers_shares_are_the_batch_of_one(patches):
@@ -133,12 +136,13 @@ def test_two_workers_shares_are_the_batch_of_one(patches):
 def test_a_checkpoint_keeps_the_labels_of_its_round(patches, tmp_path):
     train(job(patches, tmp_path), Alone(tmp_path, "cpu"))
     newest = Alone(tmp_path, "cpu").latest()
-    labels = RoundLabels.read(newest, 36)
-    assert labels.number == 1
+    history = History.read(newest, 36)
+    assert [labels.number for labels in history.labels] == [0, 1]
+    assert [step for step, _ in history.curve] == [1, 2, 3, 4]
     assert newest.name == "7"
     assert load_state(newest)[1]["curve"][-1][0] == 3
     with pytest.raises(ArtifactError, match="no labels of these lesions"):
-        RoundLabels.read(newest, 35)
+        History.read(newest, 35)
 
 
 @pytest.mark.parametrize(

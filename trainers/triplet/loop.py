@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from trainers.triplet.labels import Labels, pseudo_labels
 from trainers.triplet.learner import TripletLearner
 from trainers.triplet.model import MultiScaleNet
 from trainers.triplet.presets import DEFAULT_PRESET, PRESETS, TripletSettings, settings_for
-from trainers.triplet.rounds import RoundLabels, RoundPlace, handed_round
+from trainers.triplet.rounds import History, RoundLabels, RoundPlace, handed_round
 from trainers.triplet.sampling import SequenceSampler
 from trainers.triplet.vectors import vectors_of
 from trainers.weights import NO_WEIGHTS, start_weights
@@ -112,26 +112,25 @@ def train(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
         net = MultiScaleNet(settings.net())
     started = start_weights(net, job.get("weights") or NO_WEIGHTS)
     run = _Rounds(net.to(place.device), lesions, settings, place)
-    results = run.finish()
+    last = run.finish()
     if place.rank != 0:
         return {}
     out = Path(job["out"])
     atomic_write_bytes(out / WEIGHTS_FILE, weights_bytes(net.state_dict()))
     with atomic_file(out / LABELS_FILE) as sink, pa.ipc.new_file(sink, LABELS_SCHEMA) as writer:
         writer.write_table(run.labels_table())
-    last = results[-1]
     return {
         "settings": settings.record(),
-        "data": _counts(lesions) | {"start": asdict(started), "rounds": run.records},
+        "data": _counts(lesions) | {"start": asdict(started), "rounds": list(run.history.records)},
         "metrics": {
             **{f"order_kept_{name}": value for name, value in run.scores().items()},
-            "seconds": round(sum(result.seconds for result in results), 3),
+            "seconds": round(run.history.seconds, 3),
             "items_per_second": round(last.items_per_second, 3),
             "wait_share": round(last.wait_share, 4),
         },
-        "steps_done": sum(result.steps_done for result in results),
-        "resumed_from": results[0].resumed_from,
-        "curve": _joined_curve(results, settings),
+        "steps_done": sum(run.steps),
+        "resumed_from": run.resumed_from,
+        "curve": list(run.history.curve),
     }
 
 
@@ -145,9 +144,10 @@ class _Rounds:
         self.place = place
         self.needs_types = settings.sampling().uses("type")
         self.rounds = 1 + (settings.refinements if self.needs_types else 0)
-        self.records: list[dict[str, Any]] = []
-        self.labels: list[RoundLabels] = []
-        self._label_record: dict[str, Any] = {}
+        self.steps = [settings.steps_of(number) for number in range(self.rounds)]
+        self.history = History((), ())
+        """Of the rounds that are done, and while one is trained with it."""
+        self.resumed_from: int | None = None
         if self.needs_types and not len(lesions.seeds):
             raise TrainingError(
                 "no lesion outside the test split has a known type",
@@ -155,41 +155,54 @@ class _Rounds:
                 next_step='label some lesions, or train with the "location" cue',
             )
 
-    def finish(self) -> list[FitResult]:
+    def finish(self) -> FitResult:
         """All rounds that are left; those before the newest checkpoint's are done."""
-        steps = [self.settings.steps_of(number) for number in range(self.rounds)]
         first = {name: value.clone() for name, value in self.net.state_dict().items()}
         newest = self.place.latest()
-        resumed = None if newest is None else RoundLabels.read(newest, len(self.lesions.rows))
-        results = []
-        for number in range(resumed.number if resumed else 0, self.rounds):
-            kept = resumed if resumed is not None and resumed.number == number else None
-            labels = kept or self._new_labels(number)
-            self.labels.append(labels)
-            if number > 0 and self.settings.refine_from_start:
-                self.net.load_state_dict(first)
-            fitted = self.settings.fit(number)
-            learner = TripletLearner(
-                self.net, self.lesions.source, self.lesions.rows, labels.types, self.settings, fitted.seed
-            )
-            self.records.append({"round": number, "sampling": learner.sampler.record()} | self._label_record)
-            results.append(fit(learner, fitted, RoundPlace(self.place, labels, steps)))
-        return results
+        taken_up = None if newest is None else History.read(newest, len(self.lesions.rows))
+        for number in range(taken_up.present.number if taken_up else 0, self.rounds):
+            if taken_up is not None and taken_up.present.number == number:
+                self.history = taken_up
+            else:
+                labels, record = self._drawn_up(number)
+                self.history = replace(
+                    self.history,
+                    labels=(*self.history.labels, labels),
+                    records=(*self.history.records, {"round": number} | record),
+                )
+                if number > 0 and self.settings.refine_from_start:
+                    self.net.load_state_dict(first)
+            result = self._fit(number)
+        return result
 
-    def _new_labels(self, number: int) -> RoundLabels:
-        labels = self._drawn_labels(number) if self.place.rank == 0 else None
-        return handed_round(self.place, labels, len(self.lesions.rows), number)
+    def _fit(self, number: int) -> FitResult:
+        fitted = self.settings.fit(number)
+        types = self.history.present.types
+        learner = TripletLearner(self.net, self.lesions.source, self.lesions.rows, types, self.settings, fitted.seed)
+        self.history.records[number]["sampling"] = learner.sampler.record()
+        result = fit(learner, fitted, RoundPlace(self.place, self.history, self.steps))
+        before = sum(self.steps[:number])
+        if self.resumed_from is None and result.resumed_from is not None:
+            self.resumed_from = before + result.resumed_from
+        told = tuple([step + before, parts] for step, parts in result.curve)
+        self.history = replace(
+            self.history, curve=(*self.history.curve, *told), seconds=self.history.seconds + result.seconds
+        )
+        return result
 
-    def _drawn_labels(self, number: int) -> RoundLabels:
+    def _drawn_up(self, number: int) -> tuple[RoundLabels, dict[str, Any]]:
+        """A round's labels and what is said of them; the latter by worker 0 alone, whose checkpoints are kept."""
+        labels, record = self._learnt(number) if self.place.rank == 0 else (None, {})
+        return handed_round(self.place, labels, len(self.lesions.rows), number), record
+
+    def _learnt(self, number: int) -> tuple[RoundLabels, dict[str, Any]]:
         lesions, settings = self.lesions, self.settings
         count = len(lesions.rows)
         if not self.needs_types:
-            return RoundLabels(number, np.full(count, UNKNOWN_TYPE), np.zeros(count))
+            return RoundLabels(number, np.full(count, UNKNOWN_TYPE), np.zeros(count)), {}
         found = learnt_labels(self.net, lesions, settings, self.place.device, number)
-        self._label_record = {"labels": found.record}
-        return RoundLabels(
-            number, found.confident(settings.least_probability), np.nan_to_num(found.probability, nan=0.0)
-        )
+        types = found.confident(settings.least_probability)
+        return RoundLabels(number, types, np.nan_to_num(found.probability, nan=0.0)), {"labels": found.record}
 
     def scores(self) -> dict[str, float]:
         """How the order is kept on unseen patients whose types are known; nothing where they cannot be drawn."""
@@ -204,11 +217,11 @@ class _Rounds:
         return order_kept(vectors_of(self.net, unseen, settings.scale_mm, self.place.device), sampler)
 
     def labels_table(self) -> pa.Table:
-        """The labels of every round that this process went through, seeds with their own types."""
+        """The labels of every round, seeds with their own types."""
         names = np.array(LESION_TYPES)
         lesion_ids = self.lesions.source.lesion_ids[self.lesions.rows]
         parts = []
-        for labels in self.labels:
+        for labels in self.history.labels:
             known = np.flatnonzero(labels.types >= 0)
             columns = {
                 "lesion_id": pa.array(lesion_ids[known], pa.string()),
@@ -246,15 +259,6 @@ def learnt_labels(
         refinement=number,
         weights=weights,
     )
-
-
-def _joined_curve(results: Sequence[FitResult], settings: TripletSettings) -> list[list[Any]]:
-    joined: list[list[Any]] = []
-    first_round = 1 + settings.refinements - len(results)
-    for number, result in enumerate(results, start=max(first_round, 0)):
-        before = sum(settings.steps_of(earlier) for earlier in range(number))
-        joined += [[step + before, parts] for step, parts in result.curve]
-    return joined
 
 
 def _counts(lesions: TrainingSet) -> dict[str, Any]:

@@ -189,9 +189,10 @@ PRESETS: Mapping[str, TripletSettings] = MappingProxyType(
         "small": TripletSettings(),
         "paper": TripletSettings(
             backbone="vgg16", dimension=1024, stage_dimension=256, scale_mm=1.0, compare=SEQUENCES, sequences=24,
-            refine_steps=None, group=24, label_place_weight=0.0, refine_from_start=True, shift_mm=0.0, zoom=0.0, gain=0.0, offset_hu=0.0,
-            noise_hu=0.0, steps=3_000, optimizer="sgd", learning_rate=2e-3, weight_decay=5e-4, schedule="step",
-            milestones=(2 / 3,), warmup_steps=0, clip_norm=None, precision="bf16", checkpoint_every=250, log_every=25,
+            group=24, refine_steps=None, label_place_weight=0.0, refine_from_start=True, shift_mm=0.0, zoom=0.0,
+            gain=0.0, offset_hu=0.0, noise_hu=0.0, steps=3_000, optimizer="sgd", learning_rate=2e-3, weight_decay=5e-4,
+            schedule="step", milestones=(2 / 3,), warmup_steps=0, clip_norm=None, precision="bf16",
+            checkpoint_every=250, log_every=25,
         ),
     }
 )  # fmt: skip

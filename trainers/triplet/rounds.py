@@ -1,12 +1,14 @@
 """Rounds of one run: a training, new labels out of its vectors, another training.
 
-A round's labels are drawn up once, by worker 0, handed to the others, and stored in each of the round's checkpoints: a
-run that is taken up again goes on in its round, with its labels. Steps of later rounds are counted on from the earlier
-ones', so that a run's newest checkpoint is always that of its furthest round.
+A round's labels are drawn up once, by worker 0, handed to the others, and stored in each of the round's checkpoints,
+with what the rounds before came to: a run that is taken up again goes on in its round and tells the whole story. Steps
+of later rounds are counted on from the earlier ones', so that a run's newest checkpoint is that of its furthest round.
 
 May import: lesionary, numpy, torch, trainers.
 """
 
+import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +23,7 @@ from lesionary.artifacts import atomic_file
 from lesionary.errors import ArtifactError
 from trainers.fitting import Place, StepReport
 
-LABELS_FILE = "labels.npz"
+HISTORY_FILE = "rounds.npz"
 _STEP = "step"
 
 
@@ -35,42 +37,71 @@ class RoundLabels:
     """One a training row; -1 where there is none."""
     probability: NDArray[np.float64]
 
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A run up to and with its present round: everything that its checkpoints must keep beside the loop's state."""
+
+    labels: tuple[RoundLabels, ...]
+    """Of each round."""
+    records: tuple[dict[str, Any], ...]
+    """What was drawn up for each round, as JSON can hold it."""
+    curve: tuple[list[Any], ...] = ()
+    """Of the rounds before this one, steps counted through."""
+    seconds: float = 0.0
+    """Of the rounds before this one."""
+
+    @property
+    def present(self) -> RoundLabels:
+        """The round that is being trained."""
+        return self.labels[-1]
+
     def write(self, folder: Path) -> None:
         """Into a checkpoint's folder."""
-        with atomic_file(folder / LABELS_FILE) as sink:
-            np.savez(sink, number=np.int64(self.number), types=self.types, probability=self.probability)
+        told = {"records": self.records, "curve": self.curve, "seconds": self.seconds}
+        with atomic_file(folder / HISTORY_FILE) as sink:
+            np.savez(
+                sink,
+                types=np.stack([one.types for one in self.labels]),
+                probability=np.stack([one.probability for one in self.labels]),
+                told=np.array(json.dumps(told)),
+            )
 
     @classmethod
-    def read(cls, folder: Path, count: int) -> "RoundLabels":
+    def read(cls, folder: Path, count: int) -> "History":
         """Out of a checkpoint's folder.
 
         Raises:
             ArtifactError: the file is not there, or not of so many lesions.
         """
         try:
-            with np.load(folder / LABELS_FILE, allow_pickle=False) as held:
-                found = cls(int(held["number"]), held["types"], held["probability"])
-        except (OSError, ValueError, KeyError, EOFError) as cause:
+            with np.load(folder / HISTORY_FILE, allow_pickle=False) as held:
+                types, probability = held["types"], held["probability"]
+                told = json.loads(str(held["told"]))
+                records, curve = tuple(map(dict, told["records"])), tuple(map(list, told["curve"]))
+                seconds = float(told["seconds"])
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as cause:
             raise _refused(folder) from cause
-        if found.types.shape != (count,) or found.probability.shape != (count,) or found.types.dtype != np.int64:
+        if types.dtype != np.int64 or types.shape != probability.shape or types.shape != (len(records), count):
             raise _refused(folder)
-        return found
+        labels = tuple(RoundLabels(at, *pair) for at, pair in enumerate(zip(types, probability, strict=True)))
+        return cls(labels, records, curve, seconds)
 
 
 class RoundPlace:
     """A run's place as one of its rounds sees it."""
 
-    def __init__(self, place: Place, labels: RoundLabels, steps: Sequence[int]) -> None:
+    def __init__(self, place: Place, history: History, steps: Sequence[int]) -> None:
         """Look at a place.
 
         Args:
             place: of the whole run.
-            labels: the round's.
+            history: up to the round.
             steps: of each round.
         """
         self._place = place
-        self._labels = labels
-        self._before = sum(steps[: labels.number])
+        self._history = history
+        self._before = sum(steps[: history.present.number])
         self._all = sum(steps)
 
     @property
@@ -91,15 +122,17 @@ class RoundPlace:
     def latest(self) -> Path | None:
         """The newest checkpoint, if it is of this round."""
         folder = self._place.latest()
-        if folder is None or RoundLabels.read(folder, len(self._labels.types)).number != self._labels.number:
+        if folder is None:
             return None
-        return folder
+        present = self._history.present
+        return folder if History.read(folder, len(present.types)).present.number == present.number else None
 
     def save(self, folder: Path | None, metrics: dict[str, Any]) -> None:
         """Keep a checkpoint with the round's labels in it."""
         if folder is not None:
-            self._labels.write(folder)
-        self._place.save(folder, {**metrics, _STEP: metrics[_STEP] + self._before, "round": self._labels.number})
+            self._history.write(folder)
+        number = self._history.present.number
+        self._place.save(folder, {**metrics, _STEP: metrics[_STEP] + self._before, "round": number})
 
     def report(self, report: StepReport) -> None:
         """Count on from the rounds before."""

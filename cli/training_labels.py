@@ -1,0 +1,40 @@
+"""What a trained network says of its lesions' types, out of the model into the lake's table of labels."""
+
+import io
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lesionary.lake import Lake
+    from lesionary.models import ModelCard
+
+_FILE = "labels.arrow"
+
+
+def land_labels(lake: "Lake", card: "ModelCard") -> int:
+    """Take a triplet model's labels into the lake, unless they are there; how many were taken.
+
+    Args:
+        lake: that holds the model.
+        card: the model's.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from lesionary.models import read_model_file
+    from lesionary.results import write_results
+    from lesionary.schema import LABELS
+
+    if card.kind != "triplet":
+        return 0
+    there = lake.read(LABELS.name, columns=["model_id"], where=pc.field("model_id") == card.model_id)
+    if there.num_rows:
+        return 0
+    with pa.ipc.open_file(io.BytesIO(read_model_file(lake, card, _FILE))) as held:
+        said = held.read_all()
+    if not said.num_rows:
+        return 0
+    model = pa.array([card.model_id] * said.num_rows, pa.string())
+    rows = pa.table({"model_id": model, **{name: said[name] for name in said.column_names}})
+    rows = rows.select(list(LABELS.column_names)).cast(LABELS.schema)
+    write_results(lake, card.model_id, {LABELS.name: [rows]})
+    return int(said.num_rows)
