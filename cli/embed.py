@@ -138,7 +138,7 @@ def _features(lake: "Lake", backbone: str | None, weights: str | None, seed: int
     from trainers.triplet.inference import scale_of
 
     weights = weights or "imagenet"
-    named, content = start_weights(lake, weights)
+    named, content, _ = start_weights(lake, weights)
     scale_mm = PIXEL_MM
     if content and not Path(weights).is_file():
         # As the model was trained to see.

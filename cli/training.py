@@ -82,6 +82,10 @@ def train(trainer: Trainer, lake_url: str, wish: Wish) -> "ModelCard":
     lake = Lake.open(lake_url)
     with ExitStack() as session, live_line() as show:
         runners = Runners(session, 0, wish.ray_address, at_least=how.workers)
+        if _on_ray(how, wish):
+            # A cluster that does not answer is said before anything is made.
+            show("connecting to Ray")
+            runners.connect()
         run = _resumed(trainer, lake, wish) if wish.resume else _begun(trainer, lake, wish, how, runners, show)
         session.enter_context(run.driven())
         if (model_id := run.published()) is not None:
@@ -96,6 +100,10 @@ def train(trainer: Trainer, lake_url: str, wish: Wish) -> "ModelCard":
         return card
 
 
+def _on_ray(how: "TrainSettings", wish: Wish) -> bool:
+    return how.workers > 1 or wish.ray_address is not None
+
+
 def _begun(trainer: Trainer, lake: "Lake", wish: Wish, how: "TrainSettings", runners: Runners, show: Show) -> "Run":
     """A new run, with its inputs made."""
     from lesionary.models import checked_model_name, run_folder
@@ -108,7 +116,7 @@ def _begun(trainer: Trainer, lake: "Lake", wish: Wish, how: "TrainSettings", run
         # Before the caches are made: they may take long.
         raise Run.taken(run_name)
     settings, origins = _settings(trainer, how.preset, wish)
-    start, start_bytes = start_weights(lake, wish.weights)
+    start, start_bytes, started_from = start_weights(lake, wish.weights)
     prepared = trainer.prepare(lake, settings, runners.choose, show)
     record = RunRecord(
         kind=trainer.kind,
@@ -120,7 +128,7 @@ def _begun(trainer: Trainer, lake: "Lake", wish: Wish, how: "TrainSettings", run
             "weights": wish.weights,
             "origins": origins,
             "lake": dict(prepared.lake),
-            "data": dict(prepared.data),
+            "data": {**prepared.data, "started_from": started_from},
             "seed": settings.seed,
         },
     )
@@ -184,11 +192,10 @@ def _outcome(run: "Run", how: "TrainSettings", wish: Wish, runners: Runners, sho
     if run.result() is not None:
         return outcome_of(run)
     with _kept(run), _Watcher(show) as watcher:
-        if how.workers == 1 and wish.ray_address is None:
+        if not _on_ray(how, wish):
             gpus = _gpus_here() if how.gpus is None else how.gpus
             return train_here(run, "cuda" if gpus else "cpu", how.threads, watcher.tell)
         show(f"starting {how.workers} workers on Ray")
-        runners.connect()
         from trainers.launch import Workers, train_on_ray
 
         gpus = _gpus_on_ray(how, own_cluster=runners.on_this_machine)
@@ -218,9 +225,9 @@ def _gpus_on_ray(how: "TrainSettings", *, own_cluster: bool) -> float:
     Raises:
         UsageError: this machine has fewer than are wanted; a cluster that was named may yet grow.
     """
-    import ray
+    from cli.cluster import cluster_gpus
 
-    there = ray.cluster_resources().get("GPU", 0.0)
+    there = cluster_gpus()
     if how.gpus is None:
         return float(there >= how.workers)
     if own_cluster and how.gpus * how.workers > there:

@@ -76,8 +76,8 @@ class Trainer:
         return type(next(iter(self.presets.PRESETS.values())))
 
 
-def start_weights(lake: "Lake", wanted: str | None) -> tuple[dict[str, str], dict[str, bytes]]:
-    """What the job says of the weights to start from, and their content where they are a file or a model's.
+def start_weights(lake: "Lake", wanted: str | None) -> tuple[dict[str, str], dict[str, bytes], str]:
+    """What the job says of the weights to start from, their content where they are a file or a model's, their name.
 
     Raises:
         UsageError: there are none such.
@@ -85,15 +85,15 @@ def start_weights(lake: "Lake", wanted: str | None) -> tuple[dict[str, str], dic
     from lesionary.models import find_model, read_weights
 
     if wanted is None:
-        return {}, {}
+        return {}, {}, "none"
     if wanted in {"none", "imagenet"}:
-        return {"weights": wanted}, {}
+        return {"weights": wanted}, {}, wanted
     if Path(wanted).is_file():
-        return {}, {"weights": Path(wanted).read_bytes()}
+        return {}, {"weights": Path(wanted).read_bytes()}, Path(wanted).name
     if "/" in wanted or Path(wanted).suffix:
         raise UsageError("there is no such file", where=f"--weights {wanted}")
     card = find_model(lake, None if wanted == "position" else wanted, "position" if wanted == "position" else None)
-    return {}, {"weights": read_weights(lake, card)}
+    return {}, {"weights": read_weights(lake, card)}, card.model_id
 
 
 def _volumes(lake: "Lake", settings: TrainerSettings, choose_runner: "RunnerChoice", show: Show) -> Prepared:

@@ -86,7 +86,8 @@ def test_pins_are_names_and_versions_only():
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["sql", "--help"], ["ingest", "--help"], ["phantom", "release", "--help"]]
+    "words",
+    [["--help"], ["sql", "--help"], ["ingest", "--help"], ["phantom", "release", "--help"], ["train", "--help"]],
 )
 def test_help_loads_nothing_heavy(words):
     loaded, done = modules_after(*words)

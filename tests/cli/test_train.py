@@ -56,7 +56,7 @@ def test_a_model_comes_of_it_with_a_card_that_says_how(lake):
     assert (card.model_id, card.kind, card.preset, card.seed) == ("mine-1", "small", "smoke", 3)
     assert card.settings["steps"] == 12
     assert card.settings["origins"] == {"seed": "flag"}
-    assert (card.lake, card.data) == ({"lesions": 0, "series": 0}, {"items": 24, "start": None})
+    assert (card.lake, card.data) == ({"lesions": 0, "series": 0}, {"items": 24, "start": None, "started_from": "none"})
     assert {"run": "r1", "workers": 1, "restarts": 0}.items() <= card.hardware.items()
     assert card.metrics["loss"] > 0
     assert set(load(read_weights(lake, card))) == {"net.0.weight", "net.0.bias", "net.4.weight", "net.4.bias"}
@@ -164,7 +164,7 @@ def test_weights_to_start_from_are_kept_with_the_run(lake, tmp_path):
 
     card = train(small(), "lake", asked(SMOKE, run="r1", resume=True))
 
-    assert card.data["start"] == "of before"
+    assert (card.data["start"], card.data["started_from"]) == ("of before", "start.bin")
     assert train(small(), "lake", asked(SMOKE, weights="imagenet")).data["start"] == "imagenet"
     for weights, message in (
         ("absent/file.pt", "--weights absent/file.pt: there is no such file"),

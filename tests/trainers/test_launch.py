@@ -57,19 +57,24 @@ def test_a_killed_worker_is_replaced_and_all_steps_are_done(tmp_path):
     np.testing.assert_allclose(losses(outcome), losses(whole), rtol=1e-5)
 
 
-def test_an_error_of_ours_ends_the_run_at_once_and_any_other_after_the_attempts_that_are_allowed(tmp_path):
-    for mishap, error, message, attempts in (
+@pytest.mark.parametrize(
+    ("mishap", "error", "message", "attempts"),
+    [
         ("fail", TrainingError, "^step 3: spoilt; train otherwise$", 1),
         ("bug", InternalError, "^run bug: the training stopped .worker 1: ZeroDivisionError.*--run bug --resume", 2),
-    ):
-        log = tmp_path / f"{mishap}.log"
-        run = begin(tmp_path / mishap, attempts=str(log), **{mishap: "spoilt"})
+    ],
+)
+def test_an_error_of_ours_ends_the_run_at_once_and_any_other_after_the_attempts_that_are_allowed(
+    tmp_path, mishap, error, message, attempts
+):
+    log = tmp_path / "attempts.log"
+    run = begin(tmp_path / mishap, attempts=str(log), **{mishap: "spoilt"})
 
-        with pytest.raises(error, match=message):
-            launch(run, max_failures=1)
+    with pytest.raises(error, match=message):
+        launch(run, max_failures=1)
 
-        assert len(log.read_text().split()) == attempts
-        assert run.result() is None
+    assert len(log.read_text().split()) == attempts
+    assert run.result() is None
 
 
 def test_a_run_that_began_here_goes_on_with_ray_with_the_threads_it_is_given(tmp_path):
