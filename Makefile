@@ -21,7 +21,12 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	@$(PIP_INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-train: $(VENV)/.installed
+	@echo "installing PyTorch beside it (some 5 GB, another minute or two)"
+	@$(PIP_INSTALL) --editable '.[train]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-train
 	@$(PIP_INSTALL) --editable '.[dev,train]'
 	@touch $@
 
@@ -29,7 +34,7 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	@$(PIP_INSTALL) --editable '.[dev,train,bench]'
 	@touch $@
 
-demo: $(VENV)/.installed ## phantom → ingest → sync → SQL, similar lesions, courses, responses, reports, in demo/
+demo: $(VENV)/.installed-train ## phantom → ingest → sync → answers → training → embeddings → answers, in demo/
 	@LESIONARY=$(BIN)/lesionary bash docs/demo.sh
 
 test: $(VENV)/.installed-dev ## the fast tests

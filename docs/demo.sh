@@ -60,10 +60,34 @@ ask "SELECT source, source_format, count(*) AS lesions, round(median(long_mm), 1
      FROM lesion_features GROUP BY ALL ORDER BY ALL"
 ask "SELECT shape, source_format, count(*) AS marks, count(duplicate_of) AS duplicates FROM marks GROUP BY ALL ORDER BY ALL"
 
-say "10. Out again, for a viewer: one measurement report a study"
+say "10. More patients and whole scans, small ones, to learn from"
+"$lesionary" phantom release "$out/train" --patients 40 --volumes 20 --image-size 128 --max-slices-per-series 3 --seed 9
+"$lesionary" ingest "$out/train" --namespace train
+
+say "11. Body-part regression: every slice's height, learnt from the order of slices; and what it says of the PACS's series"
+"$lesionary" train ssbr --preset smoke --name ssbr
+"$lesionary" locate
+"$lesionary" sync
+ask "SELECT source, count(*) AS lesions, count(location_z) AS placed, round(avg(location_z), 2) AS mean_z
+     FROM lesion_features GROUP BY source ORDER BY source"
+
+say "12. The triplet network, started by learning where in the body a crop lies; a training this short shows that it runs"
+"$lesionary" train position --preset smoke
+"$lesionary" train triplet --preset smoke --weights position
+"$lesionary" models list
+"$lesionary" embed
+"$lesionary" sync
+ask "SELECT round, label, count(*) AS lesions, round(avg(score), 2) AS mean_score FROM labels GROUP BY ALL ORDER BY ALL LIMIT 6"
+
+say "13. The same questions, answered with the trained network"
+"$lesionary" similar "$lesion" -k 5 --feature-set triplet --picture "$out/similar-triplet.png"
+"$lesionary" match "$patient" --feature-set triplet
+"$lesionary" evaluate table --row location --row triplet --where "split = 'test'" --report "$out/reports" | sed -n '1,12p'
+
+say "14. Out again, for a viewer: one measurement report a study"
 "$lesionary" export sr "$out/sr"
 
-say "11. Is everything whole?"
+say "15. Is everything whole?"
 "$lesionary" lake verify --deep
 "$lesionary" doctor
 
