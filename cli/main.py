@@ -20,6 +20,7 @@ from cli import (
     export,
     features,
     ingest,
+    locate,
     match,
     models,
     patients,
@@ -74,6 +75,7 @@ def prepare(
 
 app.command("ingest")(ingest.ingest)
 app.command("embed")(embed.embed)
+app.command("locate")(locate.locate)
 app.command("sync")(sync.sync)
 app.command("sql")(sql.sql)
 app.command("train")(train.train)
