@@ -338,3 +338,17 @@ def test_a_killed_driver_of_ray_workers_is_gone_on_with_to_the_same_state(lake):
     whole = load(read_weights(lake, train(small(), "lake", Wish(preset="small", threads=1, name="whole"))))
     for name, weights in load(read_weights(lake, card)).items():
         np.testing.assert_allclose(weights, whole[name], rtol=1e-4, atol=1e-6)
+
+
+def test_labels_of_a_triplet_training_land_in_the_lake_once(run):
+    assert run("phantom", "release", "p", "--patients", 30, "--image-size", 64, "--max-slices-per-series", 3)[0] == 0
+    assert run("ingest", "p")[0] == 0
+    tiny = ("--set", "refine_steps=1", "--set", "anchor_share=0.3")
+    code, out, err = run("train", "triplet", "--preset", "smoke", "--steps", 2, "--run", "r", "--json", *tiny)
+    assert code == 0, err
+    assert json.loads(out)["model_id"] == "triplet-1"
+    labels = Lake.open("lake").read("labels")
+    assert set(labels["round"].to_pylist()) == {0, 1}
+    assert set(labels["model_id"].to_pylist()) == {"triplet-1"}
+    assert run("train", "triplet", "--run", "r", "--resume")[0] == 0
+    assert Lake.open("lake").read("labels").num_rows == labels.num_rows
