@@ -41,6 +41,19 @@ def _call(sender: Any, function: Callable[..., Any], arguments: tuple[object, ..
     sender.send(Run(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, value))
 
 
+@dataclass(frozen=True, slots=True)
+class TimedTask:
+    """A task of `etl/inference.py` that says when it began and ended, wherever it ran."""
+
+    task: Any
+
+    def run(self, model: Any) -> tuple[float, float, Any]:
+        """Seconds of the epoch, and the task's own result."""
+        started = time.time()
+        result = self.task.run(model)
+        return started, time.time(), result
+
+
 def median(values: list[float]) -> float:
     """The middle value."""
     return statistics.median(values)

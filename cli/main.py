@@ -20,6 +20,7 @@ from cli import (
     export,
     features,
     ingest,
+    lesion_map,
     locate,
     match,
     models,
@@ -82,6 +83,7 @@ app.command("train")(train.train)
 app.command("show")(show.show)
 app.command("similar")(similar.similar)
 app.command("match")(match.match)
+app.command("map")(lesion_map.lesion_map)
 app.command("response")(response.response)
 app.command("reidentify")(reidentify.reidentify)
 app.command("doctor")(doctor.doctor)

@@ -61,6 +61,7 @@ def body_parts(
     every: list[ScoredSeries], wanted: list[ScoredSeries], heights: Mapping[str, Mapping[int, float]], split: str
 ) -> BodyPartScores:
     """Parts of the body that thresholds chosen on the other splits' series say of those that are wanted."""
+
     def known(series: list[ScoredSeries]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         pairs = [
             (height, heights[one.series_id][index])

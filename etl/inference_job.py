@@ -80,11 +80,11 @@ class _Actor:
     """A model in a process of its own. It is made with the first task, so that its errors arrive as a task's do."""
 
     def __init__(self, make_model: bytes) -> None:
-        self._make_model: ModelMaker = pickle.loads(make_model)  # noqa: S301 (our own bytes, from our own driver)
+        self._make_model = make_model
         self._model: Any = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         if self._model is None:
-            self._model = self._make_model()
+            self._model = pickle.loads(self._make_model)()  # noqa: S301 (our own bytes, from our own driver)
         tasks: list[InferenceTask[Any, Any]] = [pickle.loads(task) for task in batch["task"]]  # noqa: S301 (ours)
         return {"result": [pickle.dumps(task.run(self._model)) for task in tasks]}

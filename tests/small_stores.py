@@ -18,6 +18,7 @@ LESION = {
     "study_index": 1,
     "study_day": None,
     "slice_index": 1,
+    "coord_convention": "one_based",
     "lesion_type": "lung",
     "long_mm": 20.0,
     "short_mm": 10.0,
@@ -30,8 +31,8 @@ LESION = {
 }
 _OF_SERIES = ("series_id", "patient_id", "study_id", "study_index", "study_day", "sex", "age_years")
 _OF_LESION = (
-    "lesion_id", "series_id", "patient_id", "study_id", "slice_index", "lesion_type", "long_mm", "short_mm",
-    "release_x", "release_y", "release_z", "split",
+    "lesion_id", "series_id", "patient_id", "study_id", "slice_index", "coord_convention", "lesion_type", "long_mm",
+    "short_mm", "release_x", "release_y", "release_z", "split",
 )  # fmt: skip
 
 
