@@ -91,17 +91,13 @@ Progress = Callable[[str, int, int], None]
 """Called with what is made (`patches` or `vectors`), how many are done, and how many there are to do."""
 
 
-def _silent(_what: str, _done: int, _total: int) -> None:
-    pass
-
-
 def embed(
     lake: Lake,
     model: EmbeddingModel,
     *,
     choose_inference: InferenceChoice = always_infer_here,
     choose_runner: RunnerChoice = always_here,
-    progress: Progress = _silent,
+    progress: Progress = lambda _what, _done, _total: None,
     commit_seconds: float = _COMMIT_SECONDS,
 ) -> EmbedSummary:
     """Give every lesion that can have one a vector; safe to run again after any interruption.

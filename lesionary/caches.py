@@ -118,6 +118,7 @@ class CacheWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Nothing is held open; parts without a record are nobody's."""
+        del kind, error, trace
 
     def write(self, part_number: int, table: pa.Table) -> CachePart:
         """Write one part; a second one of that number takes the first one's place."""

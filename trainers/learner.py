@@ -91,6 +91,7 @@ class Learner(nn.Module):
 
         The state must come out the same on every worker; `share.gather` brings the values of all.
         """
+        del step, share
 
     def extra_state(self) -> dict[str, Any]:
         """The sampling state as JSON, for the checkpoint."""
@@ -98,6 +99,7 @@ class Learner(nn.Module):
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Take back what `extra_state` gave."""
+        del state
 
     def compiled_modules(self) -> Sequence[nn.Module]:
         """What `compile` compiles: the network rather than the losses, where shapes or lists vary."""

@@ -185,7 +185,7 @@ def test_another_models_weights_are_refused_and_change_nothing(change, sentence)
 def test_a_record_that_is_none_is_refused(saved, text):
     (saved / RECORD_FILE).write_bytes(text)
 
-    refused(saved)
+    assert "\n" not in refused(saved)
 
 
 @pytest.mark.parametrize("name", [RECORD_FILE, TENSORS_FILE])
@@ -198,4 +198,4 @@ def test_a_missing_file_is_named(saved, name):
 def test_a_checkpoint_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "40").write_bytes(pickle.dumps([1]))
 
-    refused(tmp_path / "40")
+    assert "\n" not in refused(tmp_path / "40")

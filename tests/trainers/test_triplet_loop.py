@@ -14,7 +14,7 @@ from trainers.checkpoint import load_state
 from trainers.fitting import Alone, Share
 from trainers.triplet.learner import TripletLearner
 from trainers.triplet.loop import main, train, training_set
-from trainers.triplet.model import MultiScaleNet, rebuild_net
+from trainers.triplet.model import MultiScaleNet, NetSettings, rebuild_net
 from trainers.triplet.presets import PRESETS, settings_for
 from trainers.triplet.rounds import History
 
@@ -63,7 +63,8 @@ def test_a_training_is_repeatable_and_says_what_it_did(patches, tmp_path):
 
 def test_the_weights_and_settings_rebuild_the_network(patches, tmp_path):
     found = train(job(patches, tmp_path), Alone(tmp_path, "cpu"))
-    net = rebuild_net(settings_for("smoke", found["settings"]).net().record(), weights_in(tmp_path))
+    net_settings = {name: found["settings"][name] for name in NetSettings().record()}
+    net = rebuild_net(net_settings, weights_in(tmp_path))
     (batch, *_) = PatchSource.open(patches).take([0, 1, 2], 4.0)
     assert net(batch.images, batch.boxes, batch.extents).norm(dim=1).tolist() == pytest.approx([1, 1, 1], rel=1e-5)
 

@@ -66,7 +66,7 @@ def test_every_lesion_that_fits_is_reached():
                 assert seen[anchor][role] == allowed[role], (anchor, role)
 
 
-def even(rows, among, shares=None):
+def check_even(rows, among, shares=None):
     counts = Counter(rows)
     assert set(counts) <= set(among)
     if len(among) == 1:
@@ -81,13 +81,13 @@ def test_roles_are_drawn_evenly_over_what_fits(hard):
     sampler = SequenceSampler(*lesions, replace(WIDE, hard_candidates=hard), 7)
     drawn = draws(sampler, 300)
     anchors = sorted(row for row in range(40) if roles_of(row, *lesions, sampler) is not None)
-    even(drawn[:, 0].tolist(), anchors)
+    check_even(drawn[:, 0].tolist(), anchors)
     for anchor in anchors[:6]:
         allowed = roles_of(anchor, *lesions, sampler)
         mine = drawn[drawn[:, 0] == anchor]
         for column, role in enumerate("BCDE"[: 2 if hard > 1 else 4], start=1):
             if allowed[role]:
-                even(mine[:, column].tolist(), sorted(allowed[role]))
+                check_even(mine[:, column].tolist(), sorted(allowed[role]))
 
 
 def test_a_rare_far_lesion_is_drawn_as_evenly_as_a_common_one():
@@ -102,7 +102,7 @@ def test_a_rare_far_lesion_is_drawn_as_evenly_as_a_common_one():
     )
     drawn = draws(sampler, 40)
     near = drawn[np.isin(drawn[:, 0], np.arange(299))]
-    even(near[:, 2].tolist(), [299, 300])
+    check_even(near[:, 2].tolist(), [299, 300])
 
 
 def test_balanced_types_share_anchors_and_negatives_evenly():
@@ -114,11 +114,11 @@ def test_balanced_types_share_anchors_and_negatives_evenly():
     )  # fmt: skip
     drawn = draws(sampler, 60)
     anchor_types = types[drawn[:, 0]]
-    even(anchor_types.tolist(), [0, 1, 2])
-    even(drawn[anchor_types == 0, 0].tolist(), range(60))
+    check_even(anchor_types.tolist(), [0, 1, 2])
+    check_even(drawn[anchor_types == 0, 0].tolist(), range(60))
     negatives = drawn[anchor_types == 0, 2]
-    even(types[negatives].tolist(), [1, 2])
-    even(negatives[types[negatives] == 2].tolist(), range(80, 86))
+    check_even(types[negatives].tolist(), [1, 2])
+    check_even(negatives[types[negatives] == 2].tolist(), range(80, 86))
 
 
 def test_unbalanced_negatives_follow_the_lesions():
@@ -126,8 +126,8 @@ def test_unbalanced_negatives_follow_the_lesions():
     plain = np.full((86, 3), 0.5), np.full((86, 2), 9.0), np.arange(86)
     sampler = SequenceSampler(types, *plain, SamplingSettings(cues="type", balance="none"), 3)
     drawn = draws(sampler, 60)
-    even(types[drawn[:, 0]].tolist(), [0, 1, 2], [60 / 86, 20 / 86, 6 / 86])
-    even(drawn[types[drawn[:, 0]] == 1, 2].tolist(), [*range(60), *range(80, 86)])
+    check_even(types[drawn[:, 0]].tolist(), [0, 1, 2], [60 / 86, 20 / 86, 6 / 86])
+    check_even(drawn[types[drawn[:, 0]] == 1, 2].tolist(), [*range(60), *range(80, 86)])
 
 
 def test_hard_candidates_are_the_nearest_of_those_drawn():

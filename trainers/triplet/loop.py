@@ -120,7 +120,8 @@ def train(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
     with atomic_file(out / LABELS_FILE) as sink, pa.ipc.new_file(sink, LABELS_SCHEMA) as writer:
         writer.write_table(run.labels_table())
     return {
-        "settings": settings.record(),
+        # With the stages that are used: the network is rebuilt from its own settings' names.
+        "settings": settings.record() | settings.net().record(),
         "data": _counts(lesions) | {"start": asdict(started), "rounds": list(run.history.records)},
         "metrics": {
             **{f"order_kept_{name}": value for name, value in run.scores().items()},
