@@ -186,7 +186,7 @@ def bare(embedder: Embedder, batches: list[PatchBatch]) -> None:
 
 
 def on_ray(lake: Lake, backbone: str, rounds: int) -> None:
-    """The same through an actor: from its first task's beginning to its last one's end, beside tasks here."""
+    """The same through an actor, from its first task's beginning to its last one's end."""
     from cli.cluster import cluster_cores, ray_session
     from etl.inference_job import ActorPool
 
