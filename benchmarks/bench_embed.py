@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,9 @@ def network(backbone: str, device: str, rounds: int) -> None:
         taken = in_turn({"fp32": fp32, "bf16": bf16}, rounds * 3)
     fastest = fastest_precision(torch.device(device))
     print(f"{backbone}, {_BATCH} patches of {_SIDE} px, {torch.get_num_threads()} threads, {device}")
-    for name, seconds in taken.items():
-        print(f"  {name}  {seconds * 1e3:8.0f} ms  {_BATCH / seconds:8.1f} patches/s")
-    ratio = taken["fp32"] / taken["bf16"]
+    for name, one in taken.items():
+        print(f"  {name}  {one.seconds * 1e3:8.0f} ms  {_BATCH / one.seconds:8.1f} patches/s")
+    ratio = taken["fp32"].seconds / taken["bf16"].seconds
     if fastest == "bf16":
         report("bf16 + channels_last over fp32", f"{ratio:.2f} ×", f"≥ {BF16_RATIO}", holds=ratio >= BF16_RATIO)
     else:
@@ -103,15 +104,24 @@ def settle(value: torch.Tensor) -> None:
     value.sum().item()
 
 
-def in_turn(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each way, all of them run in turn; the first round is not counted."""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Medians of one way."""
+
+    seconds: float
+    processor: float
+    """Seconds of all this process's threads; what other work on the machine takes is not in it."""
+
+
+def in_turn(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, Taken]:
+    """What each way takes, all of them run in turn; the first round is not counted."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, way in ways.items():
-            started = time.perf_counter()
+            wall, processor = time.perf_counter(), time.process_time()
             way()
-            taken[name].append(time.perf_counter() - started)
-    return {name: median(each[1:]) for name, each in taken.items()}
+            taken[name].append((time.perf_counter() - wall, time.process_time() - processor))
+    return {name: Taken(*(median(list(one)) for one in zip(*each[1:], strict=True))) for name, each in taken.items()}
 
 
 def small_lake(folder: Path, lesions: int) -> Lake:
@@ -209,9 +219,11 @@ def on_ray(lake: Lake, backbone: str, rounds: int) -> None:
     report("one actor on Ray, of tasks in this process", f"{ratio:.3f}", f"≥ {EMBED_SHARE}", holds=ratio >= EMBED_SHARE)
 
 
-def tell(title: str, bare_s: float, whole_s: float, patches: int) -> None:
-    share = bare_s / whole_s
-    print(f"{patches} patches: network alone {bare_s:.2f} s ({patches / bare_s:.1f}/s), run {whole_s:.2f} s")
+def tell(title: str, alone: Taken, run: Taken, patches: int) -> None:
+    share = alone.seconds / run.seconds
+    print(f"{patches} patches: network alone {alone.seconds:.2f} s ({patches / alone.seconds:.1f}/s), ", end="")
+    print(f"run {run.seconds:.2f} s; by processor time {alone.processor:.2f} s and {run.processor:.2f} s, ", end="")
+    print(f"a share of {alone.processor / run.processor:.3f}")
     report(
         f"{title}, share of the bare network's speed", f"{share:.3f}", f"≥ {EMBED_SHARE}", holds=share >= EMBED_SHARE
     )

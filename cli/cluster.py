@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +54,8 @@ def ray_session(address: str | None = None, workers: int = 0) -> Iterator[None]:
     with contextlib.chdir(package_root()):
         try:
             _require_listener(address)
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            with _unheard():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError, RuntimeError) as cause:
             raise UsageError(
                 f"the Ray cluster does not answer ({type(cause).__name__})",
@@ -82,7 +84,7 @@ def _require_listener(address: str) -> None:
 def _started_locally(folder: Path, workers: int) -> Iterator[None]:
     import ray
 
-    with contextlib.chdir(package_root()):
+    with contextlib.chdir(package_root()), _unheard():
         ray.init(
             address="local",
             num_cpus=workers or os.cpu_count(),
@@ -112,6 +114,21 @@ def _session_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Nothing reaches stderr in the block; Ray's core says there that it was told to say less. Exceptions still do."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _silence_ray() -> None:
