@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionary.anatomy import LESION_TYPES
+from lesionary.errors import StoreError
 from lesionary.recist import FIRST_CENTERS
 from lesionary.schema import COORDINATE_COLUMNS
 from store.evaluate import MatchingReport, Progress, evaluate_matching
@@ -111,6 +112,41 @@ def evaluate_matching_in_store(
         t2=thresholds.t2,
         t2_values=t2_values,
     )
+
+
+def same_study_distances(
+    connection: "duckdb.DuckDBPyConnection",
+    path: Path,
+    feature_set: FeatureSet,
+    settings: MatchSettings,
+    quantiles: Sequence[float],
+) -> list[float]:
+    """Quantiles of the distances between marks of one study: what a T1 may be chosen from.
+
+    Args:
+        connection: on the store.
+        path: of the store.
+        feature_set: the set that `settings` name.
+        settings: which marks.
+        quantiles: 0 to 1.
+
+    Raises:
+        StoreError: a condition that is none, or no study has two marks.
+    """
+    seen = marks_to_match(connection, path, feature_set, settings).sightings
+    _, visits = np.unique(np.column_stack([seen.patients, seen.studies]), axis=0, return_inverse=True)
+    order = np.argsort(visits, kind="stable")
+    found = []
+    for rows in np.split(order, np.flatnonzero(np.diff(visits[order])) + 1):
+        vectors = seen.vectors[rows].astype(np.float64)
+        apart = np.linalg.norm(vectors[:, None] - vectors[None, :], axis=2)
+        found.append(apart[np.triu_indices(len(rows), k=1)])
+    distances = np.concatenate(found)
+    if not distances.size:
+        raise StoreError(
+            "no study has two marks to choose a threshold on", where="--t1-where", next_step="name other lesions"
+        )
+    return [float(value) for value in np.unique(np.quantile(distances, quantiles))]
 
 
 def known_lesions(connection: "duckdb.DuckDBPyConnection", lesion_ids: Sequence[str]) -> KnownLesions:

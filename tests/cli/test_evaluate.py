@@ -152,3 +152,17 @@ def test_rows_of_the_person_s_own_are_compared(phantom, subtests):
             assert code == 2
             assert sentence in err
             assert "\n" not in err
+
+
+def test_a_threshold_is_chosen_on_other_lesions_than_those_that_are_scored(phantom):
+    words = ("evaluate", "table", "--row", "location", "--truth", "p/truth.csv", "--repeats", 1, "--json")
+    recorded = json.loads(phantom(*words)[1])["rows"][0]["scores"]["matching_auc"]["mean"]
+    code, out, _ = phantom(*words, "--t1-where", "true")
+    assert code == 0
+    assert json.loads(out)["rows"][0]["scores"]["matching_auc"]["mean"] > 0.5 * recorded
+    code, _, err = phantom("evaluate", "table", "--row", "location", "--t1-where", "true")
+    assert code == 2
+    assert "a T1 is chosen for matching" in err
+    code, _, err = phantom(*words, "--t1-where", "lesion_id = 'dl-1'")
+    assert code == 2
+    assert "no study has two marks" in err or "none of the" in err
