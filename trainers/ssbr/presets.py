@@ -57,7 +57,7 @@ class SsbrSettings:
     offset: float = 0.04
     """Brightness of each slice, up to ± this part of half the window."""
 
-    steps: int = 2000
+    steps: int = 3000
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: float = 2e-3
     momentum: float = 0.9
@@ -123,9 +123,7 @@ class SsbrSettings:
 
 PRESETS: Mapping[str, SsbrSettings] = MappingProxyType(
     {
-        "smoke": SsbrSettings(
-            input_px=64, volumes_per_step=8, steps=50, learning_rate=3e-3, checkpoint_every=25, log_every=10
-        ),
+        "smoke": SsbrSettings(input_px=64, steps=50, learning_rate=3e-3, checkpoint_every=25, log_every=10),
         "small": SsbrSettings(),
         "paper": SsbrSettings(
             network="vgg16",
