@@ -13,7 +13,7 @@ from cli.render import write_json, write_rows
 from lesionary.errors import LesionaryError
 
 _NEEDED = ("numpy", "pyarrow", "deltalake", "duckdb", "imagecodecs", "pillow", "ray", "typer")
-_OPTIONAL = {"torch": "train", "torchvision": "train"}
+_OPTIONAL = {"torch": "train", "torchvision": "train", "safetensors": "train"}
 _ENOUGH_DISK_GB = 10
 _ENOUGH_MEMORY_GB = 4
 _PACKAGES = ("lesionary", "etl", "trainers", "store", "cli")
