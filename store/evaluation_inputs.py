@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionary.anatomy import LESION_TYPES
-from lesionary.errors import StoreError
 from lesionary.recist import FIRST_CENTERS
 from lesionary.schema import COORDINATE_COLUMNS
 from store.evaluate import MatchingReport, Progress, evaluate_matching
@@ -19,6 +18,7 @@ from store.retrieval_scores import Labelled
 from store.selection import lesions_where
 from store.truth_mentions import KnownLesions
 from store.truth_pairs import TruthGroups, read_truth
+from store.vectors import Vectors
 
 if TYPE_CHECKING:
     import duckdb
@@ -47,6 +47,17 @@ def labelled_lesions(
     rows = vectors.positions(wanted)
     if not len(rows):
         raise no_vector(feature_set, len(wanted), "evaluate")
+    return labelled_rows(connection, vectors, rows)
+
+
+def labelled_rows(connection: "duckdb.DuckDBPyConnection", vectors: Vectors, rows: NDArray[np.int64]) -> Labelled:
+    """What is known of the lesions in some rows of a set's vectors.
+
+    Args:
+        connection: on the store.
+        vectors: of the set.
+        rows: ascending.
+    """
     found = connection.execute(
         f"SELECT coalesce(list_position(?, lesion_type), 0) - 1 AS kind, {', '.join(_MEASURES)} "  # noqa: S608
         "FROM lake_rows.lesion_features WHERE lesion_number IN (SELECT unnest(?::BIGINT[])) ORDER BY lesion_number",
@@ -93,17 +104,31 @@ def evaluate_matching_in_store(
     found = marks_to_match(connection, path, feature_set, settings)
     known = known_lesions(connection, [mark.lesion_id for mark in found.marks])
     truth = read_truth(truth_file, known, namespace=namespace)
+    return evaluate_marks(
+        feature_set.feature_set_id, found.sightings, truth, thresholds, t2_values=t2_values, progress=progress
+    )
+
+
+def evaluate_marks(
+    feature_set: str,
+    sightings: Sightings,
+    truth: TruthGroups,
+    thresholds: Thresholds,
+    *,
+    t2_values: Sequence[float] | None = None,
+    progress: Progress = lambda _: None,
+) -> MatchingReport:
+    """Match marks and compare with their truth, at some thresholds and over a sweep of T2."""
     # Patients that the truth says nothing of change no score.
-    named = np.isin(found.sightings.patients, np.unique(found.sightings.patients[truth.groups >= 0]))
-    seen = found.sightings
-    seen = Sightings(seen.patients[named], seen.studies[named], seen.vectors[named])
+    named = np.isin(sightings.patients, np.unique(sightings.patients[truth.groups >= 0]))
+    seen = Sightings(sightings.patients[named], sightings.studies[named], sightings.vectors[named])
 
     def grouping(t1: float, t2: float) -> NDArray[np.int64]:
         progress(f"matching {len(seen.patients):,} marks with T2 {t2:.4g}")
         return match(seen, Thresholds(t1, t2)).group
 
     return evaluate_matching(
-        feature_set.feature_set_id,
+        feature_set,
         seen.patients,
         seen.vectors,
         TruthGroups(truth.groups[named], truth.summary),
@@ -112,41 +137,6 @@ def evaluate_matching_in_store(
         t2=thresholds.t2,
         t2_values=t2_values,
     )
-
-
-def same_study_distances(
-    connection: "duckdb.DuckDBPyConnection",
-    path: Path,
-    feature_set: FeatureSet,
-    settings: MatchSettings,
-    quantiles: Sequence[float],
-) -> list[float]:
-    """Quantiles of the distances between marks of one study: what a T1 may be chosen from.
-
-    Args:
-        connection: on the store.
-        path: of the store.
-        feature_set: the set that `settings` name.
-        settings: which marks.
-        quantiles: 0 to 1.
-
-    Raises:
-        StoreError: a condition that is none, or no study has two marks.
-    """
-    seen = marks_to_match(connection, path, feature_set, settings).sightings
-    _, visits = np.unique(np.column_stack([seen.patients, seen.studies]), axis=0, return_inverse=True)
-    order = np.argsort(visits, kind="stable")
-    found = []
-    for rows in np.split(order, np.flatnonzero(np.diff(visits[order])) + 1):
-        vectors = seen.vectors[rows].astype(np.float64)
-        apart = np.linalg.norm(vectors[:, None] - vectors[None, :], axis=2)
-        found.append(apart[np.triu_indices(len(rows), k=1)])
-    distances = np.concatenate(found)
-    if not distances.size:
-        raise StoreError(
-            "no study has two marks to choose a threshold on", where="--t1-where", next_step="name other lesions"
-        )
-    return [float(value) for value in np.unique(np.quantile(distances, quantiles))]
 
 
 def known_lesions(connection: "duckdb.DuckDBPyConnection", lesion_ids: Sequence[str]) -> KnownLesions:

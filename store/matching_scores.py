@@ -134,18 +134,19 @@ def t2_grid(patients: NDArray[np.int64], vectors: NDArray[np.float32]) -> list[f
 
     The quantiles are the squares of 0, 1/40 … 1: pairs of one lesion are the nearest few of many.
     """
-    distances = _same_patient_distances(patients, vectors)
+    distances = distances_within(patients, vectors)
     if distances.size == 0:
         return [0.0]
     quantiles = np.quantile(distances, np.linspace(0.0, 1.0, _SWEEP_STEPS) ** 2)
     return [float(value) for value in np.unique(quantiles)]
 
 
-def _same_patient_distances(patients: NDArray[np.int64], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+def distances_within(groups: NDArray[np.int64], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Distances between the lesions of each patient, or of each of any other groups; of large ones of some lesions."""
     from scipy.spatial.distance import pdist
 
-    order = np.argsort(patients, kind="stable")
-    borders = np.flatnonzero(np.diff(patients[order])) + 1
+    order = np.argsort(groups, kind="stable")
+    borders = np.flatnonzero(np.diff(groups[order])) + 1
     found = []
     for rows in np.split(order, borders):
         if rows.size > _MOST_LESIONS:

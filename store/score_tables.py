@@ -32,7 +32,7 @@ def retrieval_markdown(report: RetrievalReport) -> str:
         as_markdown_table(
             ("same patient", *(f"P@{k}" for k in PRECISION_DEPTHS)),
             (
-                (_mode(errors), *(_number(errors.precision_at[k], 3) for k in PRECISION_DEPTHS))
+                (_mode(errors), *(number(errors.precision_at[k], 3) for k in PRECISION_DEPTHS))
                 for errors in (report.allowed, report.excluded)
             ),
         ),
@@ -64,8 +64,8 @@ def _error_row(errors: RetrievalErrors) -> tuple[str, ...]:
 def _mean_error(error: MeanError) -> str:
     if error.mean is None:
         return _NOTHING
-    interval = "" if error.low is None else f" ({_number(error.low)} to {_number(error.high)})"
-    return _number(error.mean) + interval
+    interval = "" if error.low is None else f" ({number(error.low)} to {number(error.high)})"
+    return number(error.mean) + interval
 
 
 def _type_parts(report: RetrievalReport) -> list[str]:
@@ -114,8 +114,8 @@ def matching_markdown(report: MatchingReport) -> str:
             ),
         ),
         (
-            f"Area under precision over recall: {_number(report.sweep.auc, 4)}, from recall 0 to "
-            f"{_number(report.sweep.last_recall, 3)}, not extended beyond."
+            f"Area under precision over recall: {number(report.sweep.auc, 4)}, from recall 0 to "
+            f"{number(report.sweep.last_recall, 3)}, not extended beyond."
         ),
         "## Sweep",
         as_markdown_table(
@@ -143,7 +143,7 @@ _SCORE_HEADER = ("precision", "recall", "F1", "TP", "FP", "FN")
 
 
 def _score_cells(scores: PairScores) -> tuple[str, ...]:
-    ratios = (_number(value, 3) for value in (scores.precision, scores.recall, scores.f1))
+    ratios = (number(value, 3) for value in (scores.precision, scores.recall, scores.f1))
     return (*ratios, f"{scores.tp:,}", f"{scores.fp:,}", f"{scores.fn:,}")
 
 
@@ -151,7 +151,8 @@ def _threshold(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _number(value: float | None, digits: int = 2) -> str:
+def number(value: float | None, digits: int = 2) -> str:
+    """A figure with so many digits behind the point; a dash for none."""
     return _NOTHING if value is None else f"{value:.{digits}f}"
 
 
