@@ -65,15 +65,15 @@ say "10. More patients and whole scans, small ones, to learn from"
 "$lesionary" ingest "$out/train" --namespace train
 
 say "11. Body-part regression: every slice's height, learnt from the order of slices; and what it says of the PACS's series"
-"$lesionary" train ssbr --preset smoke --name ssbr
+"$lesionary" train ssbr --preset smoke --threads 1
 "$lesionary" locate
 "$lesionary" sync
 ask "SELECT source, count(*) AS lesions, count(location_z) AS placed, round(avg(location_z), 2) AS mean_z
      FROM lesion_features GROUP BY source ORDER BY source"
 
 say "12. The triplet network, started by learning where in the body a crop lies; a training this short shows that it runs"
-"$lesionary" train position --preset smoke
-"$lesionary" train triplet --preset smoke --weights position
+"$lesionary" train position --preset smoke --threads 1
+"$lesionary" train triplet --preset smoke --weights position --threads 1
 "$lesionary" models list
 "$lesionary" embed
 "$lesionary" sync

@@ -1,7 +1,7 @@
 """What the Deep Lesion Graphs paper found in its Table 1, checked against the rows of another one.
 
-Each claim is a comparison of two rows' means. Its gap is told in units of one standard deviation over seeds: that of the
-difference, √(sd² + sd²). A row of one set adds nothing to it.
+Each claim is a comparison of two rows' means. Its gap is told in units of one standard deviation over seeds: that of
+the difference, √(sd² + sd²). A row of one set adds nothing to it.
 """
 
 from collections.abc import Mapping, Sequence
