@@ -39,8 +39,13 @@ def verdict(report: TableReport) -> str:
         failed = "; ".join(claim.sentence for claim in asked if claim.holds is False)
         return f"The ordering of the paper's Table 1 does not hold here. Not so: {failed}."
     lacking = [row.name for row in report.rows if not row.feature_sets]
-    but = f" Rows that are not there yet: {', '.join(lacking)}." if lacking else ""
-    return f"The ordering of the paper's Table 1 holds here: {'; '.join(claim.sentence for claim in asked)}.{but}"
+    among = " among the rows that are there" if lacking else ""
+    held = f"The ordering of the paper's Table 1 holds here{among}: {'; '.join(claim.sentence for claim in asked)}."
+    ties = [one for claim in asked for one in claim.comparisons if one.gap_in_sd is not None and one.gap_in_sd < 1]
+    if ties:
+        listed = "; ".join(f"{_column_text(one)}, {one.row} against {one.other}" for one in ties)
+        held += f" By less than one standard deviation, no more than a tie: {listed}."
+    return held + (f" Rows that are not there yet: {', '.join(lacking)}." if lacking else "")
 
 
 def _about(report: TableReport) -> str:
@@ -130,16 +135,23 @@ def _claims(claims: Sequence[Claim]) -> str:
 
 
 def _comparison(one: Comparison) -> tuple[str, ...]:
-    column = next(column for column in COLUMNS if column.key == one.column)
-    mode = "" if column.mode is None else f", same patient {column.mode}"
-    digits = column.digits + 1
+    digits = _column(one).digits + 1
     return (
-        column.title + mode,
+        _column_text(one),
         f"{one.row} {one.mean:.{digits}f}",
         f"{one.other} {one.other_mean:.{digits}f}",
         f"{one.gap:+.{digits}f}",
         _NOTHING if one.gap_in_sd is None else f"{one.gap_in_sd:+.1f}",
     )
+
+
+def _column(one: Comparison) -> Column:
+    return next(column for column in COLUMNS if column.key == one.column)
+
+
+def _column_text(one: Comparison) -> str:
+    column = _column(one)
+    return column.title + ("" if column.mode is None else f", same patient {column.mode}")
 
 
 def _sets(report: TableReport) -> list[str]:

@@ -17,7 +17,7 @@ from store.evaluation_table import TableSettings, evaluate_table, over_sets
 from store.features import find_set, list_sets
 from store.matching import Sightings, Thresholds
 from store.table_claims import COLUMNS, claims_of, compare, ordering_holds
-from store.table_markdown import best_row, table_markdown
+from store.table_markdown import best_row, table_markdown, verdict
 from store.table_matching import marks_with_truth, t1_grid
 from store.table_rows import FULL, LOCATION, MULTI_SCALE, PAPER_ROWS, expected_rows, named_rows, with_expected
 from store.type_scores import Spread, spread
@@ -450,6 +450,20 @@ def test_markdown_says_what_holds_and_makes_the_best_mean_bold(store):
     assert ("holds here" in text) == (report.ordering_holds is True)
     assert "## What is not there" not in text
     assert best_row(report.rows[:1], COLUMNS[0]) is None
+
+
+def test_a_lead_of_less_than_one_standard_deviation_is_called_a_tie(store):
+    report = evaluated(store, "noise")
+    rows = paper()
+    rows[FULL] = rows[FULL] | figures(type_error_excluded=(15.0, 0.5), type_error_allowed=(8.5, 0.5))
+    claims = claims_of(rows)
+
+    said = verdict(replace(report, claims=claims, ordering_holds=ordering_holds(claims)))
+
+    assert "holds here: the full triplet is best on type" in said
+    assert said.endswith("no more than a tie: type error %, same patient excluded, full against multi-scale.")
+    firm = claims_of(paper())
+    assert "tie" not in verdict(replace(report, claims=firm, ordering_holds=ordering_holds(firm)))
 
 
 def test_one_set_alone_is_a_table_too(store):
