@@ -14,7 +14,9 @@ def run(tmp_path, monkeypatch):
     # Commands guard the process they own; this one is the tests'.
     monkeypatch.setattr("store.limits._guards", [])
     for name in ("LESIONARY_LAKE", "LESIONARY_STORE", "LESIONARY_DEBUG", "LESIONARY_QUIET", "LESIONARY_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
+        # Set first, so that what a command sets is taken back afterwards: a name that is merely missing is not.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
 
     def call(*arguments, stdin=None):
         result = CliRunner().invoke(app, [str(one) for one in arguments], input=stdin)
