@@ -19,14 +19,18 @@ WINDOW_MM = 30.0
 _WINDOW_SLICES = 7
 _MIN_IN_WINDOW = 5
 
-# A correlation of heights and places below this says nothing about the order.
+# From this correlation of heights and places on, slices are in order. Reversed series are rare, and some 60 mm of the
+# body may well look alike, so that it takes more to say so.
 SURE_CORRELATION = 0.5
+SURELY_REVERSED = -0.9
 _MIN_SLICES_FOR_ORDER = 4
 
 # Bodies differ, and heights do not rise evenly: what the usual mistakes do to an interval is beyond this factor.
 WRONG_INTERVAL_FACTOR = 1.6
-# Of the body, by the heights: over less than this they may rise as they please.
-MIN_BODY_MM = 120.0
+# Over less of the body heights may rise as they please: by the stated interval, or, where that may be too small, by
+# so much that no noise rises like it.
+MIN_STATED_MM = 120.0
+MIN_ESTIMATED_MM = 240.0
 _MIN_CORRELATION_FOR_INTERVAL = 0.9
 _MIN_SERIES_FOR_USUAL_RISE = 5
 
@@ -139,9 +143,9 @@ def correlation(series: SeriesHeights) -> float | None:
 def direction(series: SeriesHeights) -> int:
     """1 from head to foot, -1 from foot to head, 0 where the heights do not tell."""
     found = correlation(series)
-    if found is None or len(series.heights) < _MIN_SLICES_FOR_ORDER or abs(found) < SURE_CORRELATION:
+    if found is None or len(series.heights) < _MIN_SLICES_FOR_ORDER:
         return 0
-    return 1 if found > 0 else -1
+    return 1 if found >= SURE_CORRELATION else -1 if found <= SURELY_REVERSED else 0
 
 
 def height_at(series: SeriesHeights, slice_index: int) -> float | None:
@@ -182,7 +186,7 @@ def usual_rise(all_series: Sequence[SeriesHeights]) -> float | None:
     rises = [
         rise
         for series in all_series
-        if np.ptp(series.places) >= MIN_BODY_MM and (rise := rise_per_mm(series)) is not None and rise > 0
+        if np.ptp(series.places) >= MIN_STATED_MM and (rise := rise_per_mm(series)) is not None and rise > 0
     ]
     return float(np.median(rises)) if len(rises) >= _MIN_SERIES_FOR_USUAL_RISE else None
 
@@ -263,9 +267,10 @@ def _border(above: Numbers, below: Numbers) -> float:
 def _interval_ratio(series: SeriesHeights, usual: float | None) -> float | None:
     """Estimated over stated interval; None where too little of the body is seen, whatever interval is stated."""
     rise = rise_per_mm(series)
-    if rise is None or usual is None or rise * float(np.ptp(series.places)) < usual * MIN_BODY_MM:
+    if rise is None or usual is None:
         return None
-    return rise / usual
+    stated_mm, ratio = float(np.ptp(series.places)), rise / usual
+    return ratio if stated_mm >= MIN_STATED_MM or stated_mm * ratio >= MIN_ESTIMATED_MM else None
 
 
 def _running_median(heights: Numbers) -> Numbers:

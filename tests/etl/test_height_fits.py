@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from etl.height_fits import (
-    MIN_BODY_MM,
+    MIN_ESTIMATED_MM,
+    MIN_STATED_MM,
     WRONG_INTERVAL_FACTOR,
     borders_from_types,
     fit_to_release,
@@ -87,7 +88,7 @@ def test_slices_at_one_place_have_no_order():
 @pytest.mark.parametrize(("stated", "wrong"), [(5.0, False), (2.5, True), (10.0, True), (6.0, False)])
 def test_wrong_interval_is_told_by_the_usual_rise(stated, wrong):
     usual = usual_rise([series(noise=0.01, seed=seed, rise=RISE * (0.9 + 0.02 * seed)) for seed in range(11)])
-    verdicts = judge(series(noise=0.01, stated=stated), stated, usual, None)
+    verdicts = judge(series(60, noise=0.01, stated=stated), stated, usual, None)
 
     assert usual == pytest.approx(RISE, rel=0.05)
     assert verdicts.wrong_interval is wrong
@@ -97,11 +98,27 @@ def test_wrong_interval_is_told_by_the_usual_rise(stated, wrong):
 
 
 def test_too_little_of_the_body_tells_no_interval_whatever_is_stated():
-    assert MIN_BODY_MM > 61
-    for stated in (1.0, 5.0, 50.0):
-        verdicts = judge(series(13, stated=stated), stated, RISE, None)
+    assert MIN_STATED_MM > 61
+    assert MIN_ESTIMATED_MM > 2 * 61
+    for stated, step in ((1.0, 1.0), (5.0, 5.0), (5.0, 12.0)):
+        verdicts = judge(series(13, step, stated=stated), stated, RISE, None)
         assert (verdicts.interval_ratio, verdicts.reversed) == (None, False)
     assert usual_rise([series(13)] * 20) is None
+
+
+def test_an_interval_that_is_stated_far_too_small_is_told_by_what_the_slices_show():
+    verdicts = judge(series(60, 5.0, stated=1.0), 1.0, RISE, None)
+
+    assert (verdicts.wrong_interval, verdicts.interval_ratio) == (True, pytest.approx(5.0))
+
+
+def test_a_stretch_where_heights_stand_still_is_not_called_reversed():
+    heights = 0.45 - 0.01 * np.linspace(0, 1, 13) + np.random.default_rng(5).normal(0, 0.006, 13)
+    found = series_heights(range(13), 5.0 * np.arange(13), heights, counted=False)
+    verdicts = judge(found, 5.0, RISE, None)
+
+    assert -0.9 < verdicts.correlation < -0.3
+    assert verdicts.reversed is None
 
 
 def test_sub_volumes_of_several_intervals_are_ordered_by_their_numbers():
