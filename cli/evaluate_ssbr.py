@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import note
-from cli.options import DEFAULT_LAKE, JsonOption, LakeOption
+from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, PictureOption
 from cli.render import as_json_text
 from lesionary.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from cli.ssbr_report import ScoredSeries
 
 
@@ -32,6 +35,7 @@ def ssbr(
     least_slices: Annotated[
         int, typer.Option("--least-slices", min=3, help="Series with fewer slices are left out.")
     ] = 20,
+    picture: PictureOption = None,
     report_folder: Annotated[
         Path | None, typer.Option("--report", metavar="FOLDER", help="Also write ssbr.json, .md and .png here.")
     ] = None,
@@ -42,7 +46,8 @@ def ssbr(
 
     The two thresholds between the parts are chosen on series of the other splits and tested on those asked for.
     """
-    from cli.ssbr_report import SsbrReport, body_parts, scored_series, ssbr_markdown
+    from cli.ssbr_report import SsbrReport, body_parts, known_slices, scored_series, ssbr_markdown
+    from lesionary import __version__
     from lesionary.lake import Lake
     from lesionary.models import find_model
     from trainers.ssbr.evaluate import order_scores, phantom_heights
@@ -62,10 +67,14 @@ def ssbr(
         )
     parts = None if heights is None else body_parts(every, wanted, heights, split)
     order = order_scores([(one.heights, one.indices) for one in wanted])
-    report = SsbrReport(card.model_id, split, least_slices, order, parts)
+    versions = {name: opened.shards(name)[0] for name in ("series", "slices", "lesions", "slice_heights")}
+    report = SsbrReport(card.model_id, split, least_slices, order, parts, versions, __version__)
     record, text = as_json_text(asdict(report)), ssbr_markdown(report)
-    if report_folder is not None:
-        _write(report_folder, record, text, wanted, parts.thresholds if parts else None)
+    # Files before anything is printed: whoever reads may close the pipe early.
+    if picture is not None or report_folder is not None:
+        known = known_slices(wanted, heights) if heights is not None else None
+        drawn = _drawn(wanted, known, parts.thresholds if parts else None)
+        _write(drawn, record, text, picture, report_folder)
     print(record if as_json else text)
 
 
@@ -79,14 +88,30 @@ def _read(truth: Path) -> Mapping[str, object]:
     return held if isinstance(held, dict) else {}
 
 
-def _write(
-    folder: Path, record: str, text: str, series: "list[ScoredSeries]", thresholds: tuple[float, float] | None
-) -> None:
+def _drawn(
+    series: "list[ScoredSeries]",
+    known: "tuple[NDArray[np.float64], NDArray[np.float64]] | None",
+    thresholds: tuple[float, float] | None,
+) -> bytes:
+    from cli.figures.heights import HeightCurve, TrueHeights, heights_chart
+    from trainers.ssbr.evaluate import PHANTOM_BOUNDARIES, correlation
+
+    curves = [
+        HeightCurve(one.series_id, one.indices, one.heights, correlation(one.heights, one.indices)) for one in series
+    ]
+    truth = TrueHeights(*known, thresholds, PHANTOM_BOUNDARIES) if known and thresholds else None
+    return heights_chart(curves, truth)
+
+
+def _write(drawn: bytes, record: str, text: str, picture: Path | None, folder: Path | None) -> None:
     from cli.figures.gallery import write_chart
-    from cli.figures.heights import heights_chart
     from lesionary.artifacts import atomic_write_bytes
 
-    write_chart(heights_chart([(one.indices, one.heights) for one in series], thresholds), folder / "ssbr.png")
-    atomic_write_bytes(folder / "ssbr.json", f"{record}\n".encode())
-    atomic_write_bytes(folder / "ssbr.md", f"{text}\n![heights](ssbr.png)\n".encode())
-    note(f"report: {folder}/ssbr.json, .md and .png")
+    if picture is not None:
+        write_chart(drawn, picture)
+        note(f"picture: {picture}")
+    if folder is not None:
+        write_chart(drawn, folder / "ssbr.png")
+        atomic_write_bytes(folder / "ssbr.json", f"{record}\n".encode())
+        atomic_write_bytes(folder / "ssbr.md", f"{text}\n![heights](ssbr.png)\n".encode())
+        note(f"report: {folder}/ssbr.json, .md and .png")

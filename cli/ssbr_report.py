@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lesionary.errors import UsageError
 from lesionary.lake import Lake
 from trainers.ssbr.evaluate import BODY_PARTS, BodyPartScores, OrderScores, body_part_scores, classes_of_heights
 
@@ -30,6 +31,9 @@ class SsbrReport:
     order: OrderScores | None
     body_parts: BodyPartScores | None
     """None without a truth."""
+    lake_versions: Mapping[str, int]
+    """Of the tables it was made from."""
+    lesionary: str
 
 
 def scored_series(lake: Lake, model_id: str) -> list[ScoredSeries]:
@@ -57,23 +61,37 @@ def scored_series(lake: Lake, model_id: str) -> list[ScoredSeries]:
     return found
 
 
+def known_slices(
+    series: list[ScoredSeries], truth: Mapping[str, Mapping[int, float]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Heights and true heights of the slices whose true height is known."""
+    pairs = [
+        (height, truth[one.series_id][index])
+        for one in series
+        for index, height in zip(one.indices.tolist(), one.heights.tolist(), strict=True)
+        if index in truth.get(one.series_id, {})
+    ]
+    values = np.array(pairs, np.float64).reshape(-1, 2)
+    return values[:, 0], values[:, 1]
+
+
 def body_parts(
-    every: list[ScoredSeries], wanted: list[ScoredSeries], heights: Mapping[str, Mapping[int, float]], split: str
+    every: list[ScoredSeries], wanted: list[ScoredSeries], truth: Mapping[str, Mapping[int, float]], split: str
 ) -> BodyPartScores:
-    """Parts of the body that thresholds chosen on the other splits' series say of those that are wanted."""
+    """Parts of the body that thresholds say of the series that are wanted; see `ssbr_markdown` for what chose them.
 
-    def known(series: list[ScoredSeries]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        pairs = [
-            (height, heights[one.series_id][index])
-            for one in series
-            for index, height in zip(one.indices.tolist(), one.heights.tolist(), strict=True)
-            if index in heights.get(one.series_id, {})
-        ]
-        values = np.array(pairs, np.float64).reshape(-1, 2)
-        return values[:, 0], classes_of_heights(values[:, 1])
-
+    Raises:
+        UsageError: the truth is of other series.
+    """
     others = [one for one in every if one.split != split] if split != "all" else every
-    return body_part_scores(known(others), known(wanted))
+    (chosen, chosen_true), (tested, tested_true) = known_slices(others, truth), known_slices(wanted, truth)
+    if not len(tested):
+        raise UsageError(
+            "the truth knows none of these series",
+            where="--truth",
+            next_step="give the truth.json of the release that was ingested, and its --namespace",
+        )
+    return body_part_scores((chosen, classes_of_heights(chosen_true)), (tested, classes_of_heights(tested_true)))
 
 
 def ssbr_markdown(report: SsbrReport) -> str:
@@ -100,8 +118,15 @@ def ssbr_markdown(report: SsbrReport) -> str:
         rows = [(name, *map(str, row)) for name, row in zip(BODY_PARTS, parts.confusion, strict=True)]
         said_of_parts = (
             f"Part of the body: {100 * parts.accuracy:.2f} % of {parts.slices:,} slices right with thresholds "
-            f"{low:.3f} and {high:.3f}, chosen on {parts.chosen_on:,} slices of other patients "
-            f"({100 * parts.accuracy_there:.2f} % there). Rows are true parts."
+            f"{low:.3f} and {high:.3f}, chosen on {_chosen_on(report.split, parts)}. Rows are true parts."
         )
         lines += [said_of_parts, as_markdown_table(("", *BODY_PARTS), rows)]
+    versions = ", ".join(f"{table} {version}" for table, version in report.lake_versions.items())
+    lines.append(f"Made by lesionary {report.lesionary}; versions of the lake's tables: {versions}.")
     return "\n\n".join(lines) + "\n"
+
+
+def _chosen_on(split: str, parts: BodyPartScores) -> str:
+    if split == "all":
+        return "the same slices, so that this is an upper bound"
+    return f"{parts.chosen_on:,} slices of other patients ({100 * parts.accuracy_there:.2f} % there)"

@@ -42,7 +42,14 @@ def test_a_regressor_places_lesions_and_is_scored_against_the_truth(scans, tmp_p
     assert report["order"]["volumes"] >= 8
     assert 1 / 3 < report["body_parts"]["accuracy"] <= 1
     assert sum(map(sum, report["body_parts"]["confusion"])) == report["body_parts"]["slices"]
-    assert Image.open(tmp_path / "r" / "ssbr.png").size == (1320, 576)
+    assert "chosen on the same slices" in out
+    assert report["lake_versions"]["slice_heights"] == 1
+    assert Image.open(tmp_path / "r" / "ssbr.png").size == (1380, 600)
+    assert scans("evaluate", "ssbr", "--split", "all", "--picture", "h.png")[0] == 0
+    assert Image.open(tmp_path / "h.png").size == (1380, 600)
+    wrong = scans("evaluate", "ssbr", "--split", "all", "--truth", "p/truth.json", "--namespace", "x")
+    assert wrong[0] == 2
+    assert "the truth knows none of these series" in wrong[2]
 
 
 def test_mistakes_are_one_line_with_what_to_do(scans, subtests, tmp_path):
