@@ -26,7 +26,7 @@ SURELY_REVERSED = -0.9
 _MIN_SLICES_FOR_ORDER = 4
 
 # Bodies differ, and heights do not rise evenly: what the usual mistakes do to an interval is beyond this factor.
-WRONG_INTERVAL_FACTOR = 1.6
+WRONG_INTERVAL_FACTOR = 1.7
 # Over less of the body heights may rise as they please: by the stated interval, or, where that may be too small, by
 # so much that no noise rises like it.
 MIN_STATED_MM = 120.0
