@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import counted, human_seconds, live_line, note
-from cli.options import DEFAULT_LAKE, JsonOption, LakeOption
+from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, Precision
 from cli.render import write_json
 from cli.runners import Runners
 from lesionary.errors import UsageError
@@ -34,13 +34,6 @@ class Features(StrEnum):
     """Vectors that need no training."""
 
     MULTI_SCALE = "multi-scale"
-
-
-class Precision(StrEnum):
-    """How convolutions compute."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
 
 
 PrecisionOption = Annotated[

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime
-from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.console import counted, human_seconds, live_line, note
-from cli.options import DEFAULT_LAKE, JsonOption, LakeOption
+from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, Precision
 from cli.render import write_json
 from cli.runners import Runners
 
@@ -22,13 +21,6 @@ if TYPE_CHECKING:
     from lesionary.models import ModelCard
 
 KIND = "ssbr"
-
-
-class Precision(StrEnum):
-    """How convolutions compute."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
 
 
 def locate(

@@ -67,6 +67,13 @@ T2Option = Annotated[
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
 
 
+class Precision(StrEnum):
+    """How a network's convolutions and products compute."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
 class Format(StrEnum):
     """How rows are printed."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import note
-from cli.options import DEFAULT_LAKE, JsonOption, LakeOption
+from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, Precision
 from cli.render import write_json
 
 if TYPE_CHECKING:
@@ -29,13 +29,6 @@ class Preset(StrEnum):
     SMOKE = "smoke"
     SMALL = "small"
     PAPER = "paper"
-
-
-class Precision(StrEnum):
-    """How convolutions and products compute."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
 
 
 def train(

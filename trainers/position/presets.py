@@ -7,7 +7,6 @@ Wide crops matter most: at 96 mm the network had learnt half as much after the s
 sorted types no better than random ones.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from lesionary.errors import UsageError
 from trainers.backbones import BACKBONES
 from trainers.fitting import FitSettings
+from trainers.preset_settings import preset_settings
 from trainers.schedule import ScheduleName
 
 # The smallest patch of the cache shows so much.
@@ -150,13 +150,4 @@ def settings_for(preset: str, changes: Mapping[str, Any] | None = None) -> Posit
     Raises:
         UsageError: there is no such preset or setting, or a value is out of its range.
     """
-    if preset not in PRESETS:
-        raise UsageError(f"there is no preset {preset}", next_step=f"known are {', '.join(PRESETS)}")
-    wanted = {name: value for name, value in (changes or {}).items() if value is not None}
-    unknown = sorted(set(wanted) - {field.name for field in dataclasses.fields(PositionSettings)})
-    if unknown:
-        raise UsageError(f"the start by position has no setting {', '.join(unknown)}")
-    try:
-        return dataclasses.replace(PRESETS[preset], **wanted)
-    except TypeError as cause:
-        raise UsageError(f"a setting of the start by position has another type ({cause})") from cause
+    return preset_settings(PRESETS, preset, changes, "the start by position")

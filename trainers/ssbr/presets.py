@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from lesionary.errors import UsageError
 from trainers.fitting import FitSettings
+from trainers.preset_settings import preset_settings
 from trainers.schedule import ScheduleName
 from trainers.ssbr.model import NetSettings
 
@@ -149,13 +150,4 @@ def settings_for(preset: str, changes: Mapping[str, Any] | None = None) -> SsbrS
     Raises:
         UsageError: there is no such preset or setting, or a value is out of its range.
     """
-    if preset not in PRESETS:
-        raise UsageError(f"there is no preset {preset}", next_step=f"known are {', '.join(PRESETS)}")
-    wanted = {name: value for name, value in (changes or {}).items() if value is not None}
-    unknown = sorted(set(wanted) - {field.name for field in dataclasses.fields(SsbrSettings)})
-    if unknown:
-        raise UsageError(f"body-part regression has no setting {', '.join(unknown)}")
-    try:
-        return dataclasses.replace(PRESETS[preset], **wanted)
-    except TypeError as cause:
-        raise UsageError(f"a setting of body-part regression has another type ({cause})") from cause
+    return preset_settings(PRESETS, preset, changes, "body-part regression")

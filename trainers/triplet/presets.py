@@ -16,6 +16,7 @@ from typing import Any, Literal
 from lesionary.errors import UsageError
 from trainers.augment import Augmentation
 from trainers.fitting import FitSettings
+from trainers.preset_settings import preset_settings
 from trainers.schedule import ScheduleName
 from trainers.triplet.cues import ALL_CUES, SamplingSettings
 from trainers.triplet.labels import LabelSettings
@@ -205,13 +206,4 @@ def settings_for(preset: str, changes: Mapping[str, Any] | None = None) -> Tripl
     Raises:
         UsageError: there is no such preset or setting, or a value is out of its range.
     """
-    if preset not in PRESETS:
-        raise UsageError(f"there is no preset {preset}", next_step=f"known are {', '.join(PRESETS)}")
-    wanted = {name: value for name, value in (changes or {}).items() if value is not None}
-    unknown = sorted(set(wanted) - {field.name for field in dataclasses.fields(TripletSettings)})
-    if unknown:
-        raise UsageError(f"the triplet network has no setting {', '.join(unknown)}")
-    try:
-        return dataclasses.replace(PRESETS[preset], **wanted)
-    except TypeError as cause:
-        raise UsageError(f"a setting of the triplet network has another type ({cause})") from cause
+    return preset_settings(PRESETS, preset, changes, "the triplet network")
