@@ -10,7 +10,8 @@ import pyarrow as pa
 from etl.annotations import AnnotationRow
 from etl.quality import Flag, Quarantined, Reason
 from etl.release import SOURCE_KIND, ReleaseUnit, SliceRow
-from lesionary.schema import COORDINATE_COLUMNS, LESIONS, MARKS, QUARANTINE, RELEASE_COLUMNS, SERIES, UNITS, Table
+from lesionary.columns import Table
+from lesionary.schema import COORDINATE_COLUMNS, LESIONS, MARKS, QUARANTINE, RELEASE_COLUMNS, SERIES, UNITS
 
 # A unit with this fingerprint is never "done": the next ingest reads it again.
 RETRY_FINGERPRINT = "retry"

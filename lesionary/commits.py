@@ -29,9 +29,10 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction, Transaction
 
+from lesionary.columns import Table
 from lesionary.errors import CommitConflictError
 from lesionary.lake import Lake, live_shards
-from lesionary.schema import RESULT_TABLES, SOURCE_TABLES, TABLES, Table
+from lesionary.schema import RESULT_TABLES, SOURCE_TABLES, TABLES
 from lesionary.shards import Shard, ShardWriter, make_durable
 
 # Shared by every commit, so that two commits prepared against one version can never both succeed.

@@ -23,9 +23,10 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.schema import Field
 from pyarrow import fs
 
+from lesionary.columns import Table
 from lesionary.errors import LakeError, UsageError
 from lesionary.locations import Location, open_location
-from lesionary.schema import LAKE_FORMAT_VERSION, RESULT_TABLES, SOURCE_TABLES, TABLES, Table
+from lesionary.schema import LAKE_FORMAT_VERSION, RESULT_TABLES, SOURCE_TABLES, TABLES
 from lesionary.shards import Shard
 
 MARKER_FILE = "lake.json"

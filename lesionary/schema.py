@@ -8,68 +8,38 @@ Changing a table means raising its version and writing a migration in `store/mig
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
 from types import MappingProxyType
 
 import pyarrow as pa
 
+from lesionary.columns import (
+    CREATED_AT,
+    FLAG,
+    FLAGS,
+    MODEL_ID,
+    PATIENT_ID,
+    REAL,
+    SERIES_ID,
+    STUDY_ID,
+    TEXT,
+    Column,
+    Table,
+    count,
+    real,
+    text,
+)
+from lesionary.detection_tables import (
+    CATEGORIES,
+    DETECTION_BOXES,
+    DETECTION_SERIES,
+    DETECTIONS,
+    MASKED_LESIONS,
+    MASKS,
+)
+
 # Raised when a reader of an older release could misread the lake.
 LAKE_FORMAT_VERSION = 2
 
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column: what it holds, in which unit, and whether it may be null."""
-
-    name: str
-    type: pa.DataType
-    meaning: str
-    unit: str = ""
-    nullable: bool = False
-
-    def field(self) -> pa.Field:
-        """The Arrow field, unit and meaning in its metadata."""
-        metadata = {"meaning": self.meaning} | ({"unit": self.unit} if self.unit else {})
-        return pa.field(self.name, self.type, nullable=self.nullable, metadata=metadata)
-
-
-@cache
-def _arrow_schema(name: str, version: int, columns: tuple[Column, ...]) -> pa.Schema:
-    # Asked for with every few rows that are written.
-    metadata = {"table": name, "version": str(version)}
-    return pa.schema([column.field() for column in columns], metadata=metadata)
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One table of the lake."""
-
-    name: str
-    version: int
-    meaning: str
-    key: tuple[str, ...]
-    """Columns that together name a row; no two live rows share them. Empty: rows need no name."""
-    columns: tuple[Column, ...]
-    unit_column: str
-    """Names the unit of work a row came from; replacing a unit replaces all its rows."""
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The Arrow schema, with the table's name and version in its metadata."""
-        return _arrow_schema(self.name, self.version, self.columns)
-
-    @property
-    def column_names(self) -> tuple[str, ...]:
-        """Names in order."""
-        return tuple(column.name for column in self.columns)
-
-
-_TEXT = pa.string()
-_COUNT = pa.int32()
-_REAL = pa.float64()
-_FLAG = pa.bool_()
-_FLAGS = pa.list_(pa.string())
 
 # The 18 columns of DL_info.csv, in the published order and spelling.
 RELEASE_COLUMNS: tuple[str, ...] = (
@@ -94,29 +64,14 @@ RELEASE_COLUMNS: tuple[str, ...] = (
 )
 
 
-def _text(name: str, meaning: str, *, nullable: bool = False) -> Column:
-    return Column(name, _TEXT, meaning, nullable=nullable)
+_INGEST_ID = text("ingest_id", "the run that wrote the row")
+_ROW_FLAGS = Column("flags", FLAGS, "what is odd about this row, as codes of `etl/quality.py`; empty = nothing")
 
-
-def _real(name: str, unit: str, meaning: str, *, nullable: bool = True) -> Column:
-    return Column(name, _REAL, meaning, unit, nullable)
-
-
-def _count(name: str, meaning: str, *, unit: str = "", nullable: bool = False) -> Column:
-    return Column(name, _COUNT, meaning, unit, nullable)
-
-
-_SERIES_ID = _text("series_id", "the series, with its source's namespace in front")
-_PATIENT_ID = _text("patient_id", "the patient's pseudonym, with its source's namespace in front")
-_STUDY_ID = _text("study_id", "the study (one visit to the scanner)")
-_INGEST_ID = _text("ingest_id", "the run that wrote the row")
-_ROW_FLAGS = Column("flags", _FLAGS, "what is odd about this row, as codes of `etl/quality.py`; empty = nothing")
-
-_FINDING_SITE = _text(
+_FINDING_SITE = text(
     "finding_site", "where it is, as scheme:code of a published list; null when unknown", nullable=True
 )
-_FINDING = _text("finding", "what it is, as scheme:code of a published list; null when unknown", nullable=True)
-_TRACKING_ID = _text("tracking_id", "pseudonym of the identifier that follows it through reports", nullable=True)
+_FINDING = text("finding", "what it is, as scheme:code of a published list; null when unknown", nullable=True)
+_TRACKING_ID = text("tracking_id", "pseudonym of the identifier that follows it through reports", nullable=True)
 _SOURCE_FORMATS = (
     "where the mark came from: dl_info, sr, aim_sr, aim, gsps, key_object, table, rtstruct or segmentation"
 )
@@ -127,49 +82,49 @@ SERIES = Table(
     "one CT series: who, when, how large, how regular",
     ("series_id",),
     (
-        _SERIES_ID,
-        _PATIENT_ID,
-        _STUDY_ID,
-        _count("study_index", "order of the study among the patient's, 1-based; null when unknown", nullable=True),
-        _count("study_day", "days since the patient's first study; null when unknown", unit="day", nullable=True),
-        _text("source", "kind of source: deeplesion, pacs"),
-        _text("sex", "F or M; null when unknown", nullable=True),
-        _real("age_years", "year", "age at the study; null when unknown"),
-        _count("rows", "height of its images; null without images", unit="px", nullable=True),
-        _count("columns", "width of its images; null without images", unit="px", nullable=True),
-        _real("spacing_x_mm", "mm", "distance between pixel centres along a row"),
-        _real("spacing_y_mm", "mm", "distance between pixel centres along a column"),
-        _real("spacing_z_mm", "mm", "distance between slices; the smallest one where the series has several"),
-        _count("slice_count", "slices of this series in the lake"),
+        SERIES_ID,
+        PATIENT_ID,
+        STUDY_ID,
+        count("study_index", "order of the study among the patient's, 1-based; null when unknown", nullable=True),
+        count("study_day", "days since the patient's first study; null when unknown", unit="day", nullable=True),
+        text("source", "kind of source: deeplesion, pacs"),
+        text("sex", "F or M; null when unknown", nullable=True),
+        real("age_years", "year", "age at the study; null when unknown"),
+        count("rows", "height of its images; null without images", unit="px", nullable=True),
+        count("columns", "width of its images; null without images", unit="px", nullable=True),
+        real("spacing_x_mm", "mm", "distance between pixel centres along a row"),
+        real("spacing_y_mm", "mm", "distance between pixel centres along a column"),
+        real("spacing_z_mm", "mm", "distance between slices; the smallest one where the series has several"),
+        count("slice_count", "slices of this series in the lake"),
         Column(
             "regular_spacing",
-            _FLAG,
+            FLAG,
             "one slice interval and no slice missing between the first and the last; null when unknown",
             nullable=True,
         ),
-        Column("axial", _FLAG, "slices lie across the body; null when unknown", nullable=True),
-        _real("tilt_deg", "degree", "gantry tilt; null when unknown"),
-        Column("single_position", _FLAG, "all slices lie at one place; null when unknown", nullable=True),
-        Column("has_gaps", _FLAG, "an interval is larger than the smallest one; null when unknown", nullable=True),
-        Column("doubled_positions", _FLAG, "several slices share one place; null when unknown", nullable=True),
+        Column("axial", FLAG, "slices lie across the body; null when unknown", nullable=True),
+        real("tilt_deg", "degree", "gantry tilt; null when unknown"),
+        Column("single_position", FLAG, "all slices lie at one place; null when unknown", nullable=True),
+        Column("has_gaps", FLAG, "an interval is larger than the smallest one; null when unknown", nullable=True),
+        Column("doubled_positions", FLAG, "several slices share one place; null when unknown", nullable=True),
         Column(
             "mixed_orientation",
-            _FLAG,
+            FLAG,
             "its source series also holds images of another orientation, which are another series here; "
             "null when unknown",
             nullable=True,
         ),
         Column(
             "orientation",
-            pa.list_(_REAL, 6),
+            pa.list_(REAL, 6),
             "direction of a row, then of a column, in patient coordinates (to the left, back and head)",
             nullable=True,
         ),
-        _real("slice_thickness_mm", "mm", "nominal thickness of a slice; null when unknown"),
-        _real("window_low_hu", "HU", "lower end of the display window the reader used"),
-        _real("window_high_hu", "HU", "upper end of the display window the reader used"),
+        real("slice_thickness_mm", "mm", "nominal thickness of a slice; null when unknown"),
+        real("window_low_hu", "HU", "lower end of the display window the reader used"),
+        real("window_high_hu", "HU", "upper end of the display window the reader used"),
         _ROW_FLAGS,
-        _text("fingerprint", "digest of the input the row was made from"),
+        text("fingerprint", "digest of the input the row was made from"),
         _INGEST_ID,
     ),
     "series_id",
@@ -181,30 +136,30 @@ SLICES = Table(
     "one axial CT image; pixels are int16 HU, losslessly encoded by `lesionary/pixels.py`",
     ("series_id", "slice_index"),
     (
-        _SERIES_ID,
-        _count("slice_index", "number of the slice in its source, 1-based; gaps are gaps of the source"),
-        _real(
+        SERIES_ID,
+        count("slice_index", "number of the slice in its source, 1-based; gaps are gaps of the source"),
+        real(
             "z_mm",
             "mm",
             "place along the series' axis: slice_index times the interval of its sub-volume in a release, millimetres "
             "from the first slice in a PACS series; null when unknown",
         ),
-        _count("rows", "height", unit="px"),
-        _count("columns", "width", unit="px"),
+        count("rows", "height", unit="px"),
+        count("columns", "width", unit="px"),
         Column("pixels", pa.binary(), "int16 HU, row after row, encoded", "HU"),
-        _text("pixel_digest", "digest of the decoded pixels, their shape included"),
-        _text("image_id", "pseudonym of the image it came from; null in a release", nullable=True),
-        _count("frame_number", "frame of a multi-frame image, 1-based; null for single frames", nullable=True),
+        text("pixel_digest", "digest of the decoded pixels, their shape included"),
+        text("image_id", "pseudonym of the image it came from; null in a release", nullable=True),
+        count("frame_number", "frame of a multi-frame image, 1-based; null for single frames", nullable=True),
         Column(
             "position_xyz_mm",
-            pa.list_(_REAL, 3),
+            pa.list_(REAL, 3),
             "centre of the first pixel in patient coordinates; null when unknown",
             "mm",
             nullable=True,
         ),
         Column(
             "body_xyxy_px",
-            pa.list_(_REAL, 4),
+            pa.list_(REAL, 4),
             "extent of the patient's trunk, zero-based x_min, y_min, x_max, y_max; null where not looked for",
             "px",
             nullable=True,
@@ -238,58 +193,58 @@ LESIONS = Table(
     "one measurement of one lesion on one slice: two crossing diameters",
     ("lesion_id",),
     (
-        _text("lesion_id", "stable name; DeepLesion rows are dl-<row number>"),
-        _count("row_number", "row of the annotation table, 1-based, header not counted", nullable=True),
-        _SERIES_ID,
-        _PATIENT_ID,
-        _STUDY_ID,
-        _count("slice_index", "key slice: the one measured on"),
+        text("lesion_id", "stable name; DeepLesion rows are dl-<row number>"),
+        count("row_number", "row of the annotation table, 1-based, header not counted", nullable=True),
+        SERIES_ID,
+        PATIENT_ID,
+        STUDY_ID,
+        count("slice_index", "key slice: the one measured on"),
         *(
-            _real(f"{name}_px", "px", f"{meaning}{_ONE_AXIS[name]}", nullable=name.startswith("short"))
+            real(f"{name}_px", "px", f"{meaning}{_ONE_AXIS[name]}", nullable=name.startswith("short"))
             for name, meaning in _AXIS_ENDS
         ),
-        _text("coord_convention", COORD_CONVENTION_MEANING),
+        text("coord_convention", COORD_CONVENTION_MEANING),
         Column(
             "box_xyxy_px",
-            pa.list_(_REAL, 4),
+            pa.list_(REAL, 4),
             "tight box x_min, y_min, x_max, y_max; padding is a setting",
             "px",
         ),
-        _real("long_px", "px", "long diameter, recomputed from the points", nullable=False),
-        _real("short_px", "px", "short diameter, recomputed from the points; null for a single length"),
-        _real("long_mm", "mm", "long diameter, recomputed; null without a pixel spacing"),
-        _real("short_mm", "mm", "short diameter, recomputed; null without a pixel spacing or for a single length"),
-        _real("stated_long", "stated_unit", "long diameter as written in the source"),
-        _real("stated_short", "stated_unit", "short diameter as written in the source"),
-        _text("stated_unit", "unit of the stated diameters: px or mm", nullable=True),
-        _real("stated_ratio", "", "stated over recomputed long diameter, in the stated unit; 1 = they agree"),
-        _real("axes_angle_deg", "degree", "angle between the two diameters, 0 to 90"),
-        _real("body_x", "", "centre of the box in the body's extent, 0 to 1 along a row; null where not looked for"),
-        _real("body_y", "", "centre of the box in the body's extent, 0 to 1 along a column; null where not looked for"),
-        _real("release_x", "", "normalised location in the body, right to left, as the release gives it"),
-        _real("release_y", "", "normalised location in the body, front to back, as the release gives it"),
-        _real("release_z", "", "normalised location in the body, head to foot, as the release gives it"),
-        _text(
+        real("long_px", "px", "long diameter, recomputed from the points", nullable=False),
+        real("short_px", "px", "short diameter, recomputed from the points; null for a single length"),
+        real("long_mm", "mm", "long diameter, recomputed; null without a pixel spacing"),
+        real("short_mm", "mm", "short diameter, recomputed; null without a pixel spacing or for a single length"),
+        real("stated_long", "stated_unit", "long diameter as written in the source"),
+        real("stated_short", "stated_unit", "short diameter as written in the source"),
+        text("stated_unit", "unit of the stated diameters: px or mm", nullable=True),
+        real("stated_ratio", "", "stated over recomputed long diameter, in the stated unit; 1 = they agree"),
+        real("axes_angle_deg", "degree", "angle between the two diameters, 0 to 90"),
+        real("body_x", "", "centre of the box in the body's extent, 0 to 1 along a row; null where not looked for"),
+        real("body_y", "", "centre of the box in the body's extent, 0 to 1 along a column; null where not looked for"),
+        real("release_x", "", "normalised location in the body, right to left, as the release gives it"),
+        real("release_y", "", "normalised location in the body, front to back, as the release gives it"),
+        real("release_z", "", "normalised location in the body, head to foot, as the release gives it"),
+        text(
             "lesion_type",
             "one of the eight types of `lesionary/anatomy.py`; null when nobody assigned one",
             nullable=True,
         ),
-        Column("possibly_noisy", _FLAG, "the source itself doubts the row"),
-        _text("split", "train, val or test, by patient; null when the source gives none", nullable=True),
-        _count("range_first_slice", "first slice of the sub-volume published around the key slice", nullable=True),
-        _count("range_last_slice", "last slice of the sub-volume published around the key slice", nullable=True),
-        _real("window_low_hu", "HU", "lower end of the display window the reader used"),
-        _real("window_high_hu", "HU", "upper end of the display window the reader used"),
-        _text("mark_id", "the mark it was made from; null in a release", nullable=True),
+        Column("possibly_noisy", FLAG, "the source itself doubts the row"),
+        text("split", "train, val or test, by patient; null when the source gives none", nullable=True),
+        count("range_first_slice", "first slice of the sub-volume published around the key slice", nullable=True),
+        count("range_last_slice", "last slice of the sub-volume published around the key slice", nullable=True),
+        real("window_low_hu", "HU", "lower end of the display window the reader used"),
+        real("window_high_hu", "HU", "upper end of the display window the reader used"),
+        text("mark_id", "the mark it was made from; null in a release", nullable=True),
         _FINDING_SITE,
         _FINDING,
         _TRACKING_ID,
-        _text("source_format", f"{_SOURCE_FORMATS}"),
-        _real("confidence", "", "how sure the reading of the mark is, 0 to 1", nullable=False),
+        text("source_format", f"{_SOURCE_FORMATS}"),
+        real("confidence", "", "how sure the reading of the mark is, 0 to 1", nullable=False),
         _ROW_FLAGS,
         Column(
             "raw",
-            pa.struct([pa.field(name, _TEXT) for name in RELEASE_COLUMNS]),
+            pa.struct([pa.field(name, TEXT) for name in RELEASE_COLUMNS]),
             "the annotation row as published, text that is not of the published alphabet left out",
             nullable=True,
         ),
@@ -304,31 +259,31 @@ MARKS = Table(
     "one mark of a reader found in a PACS export, whether or not a lesion was made of it",
     ("mark_id",),
     (
-        _text("mark_id", "stable name, from the report it stands in and its place there"),
-        _text("unit_id", "unit of the source it belongs to: its series, or its study's marks without an image"),
-        _PATIENT_ID,
-        _STUDY_ID,
-        _text("series_id", "series of the marked image; null when that image is not there", nullable=True),
-        _count("slice_index", "the marked slice; null when it is not there", nullable=True),
-        _text("lesion_id", "lesion made of it; null for a key image, a duplicate or an orphan", nullable=True),
-        _text("duplicate_of", "mark_id of the mark that says the same; null when none does", nullable=True),
-        _text("image_id", "pseudonym of the marked image; null when the mark names none", nullable=True),
-        _count("frame_number", "frame of a multi-frame image, 1-based; null for single frames", nullable=True),
-        _text("report_id", "pseudonym of the report it stands in"),
-        _text("shape", "bidirectional, length, outline or key_image"),
-        *(_real(f"{name}_px", "px", f"{meaning}; null when there is none") for name, meaning in _AXIS_ENDS),
-        _text("coord_convention", f"{COORD_CONVENTION_MEANING}; null without points", nullable=True),
-        _real("long_mm", "mm", "long diameter, recomputed; null without points or a pixel spacing"),
-        _real("short_mm", "mm", "short diameter, recomputed; null without points or a pixel spacing"),
-        _real("stated_long", "stated_unit", "long diameter as written in the report"),
-        _real("stated_short", "stated_unit", "short diameter as written in the report"),
-        _text("stated_unit", "unit of the stated diameters: mm, cm or px; null when it names none", nullable=True),
-        _real("stated_ratio", "", "stated over recomputed long diameter, in the stated unit; 1 = they agree"),
+        text("mark_id", "stable name, from the report it stands in and its place there"),
+        text("unit_id", "unit of the source it belongs to: its series, or its study's marks without an image"),
+        PATIENT_ID,
+        STUDY_ID,
+        text("series_id", "series of the marked image; null when that image is not there", nullable=True),
+        count("slice_index", "the marked slice; null when it is not there", nullable=True),
+        text("lesion_id", "lesion made of it; null for a key image, a duplicate or an orphan", nullable=True),
+        text("duplicate_of", "mark_id of the mark that says the same; null when none does", nullable=True),
+        text("image_id", "pseudonym of the marked image; null when the mark names none", nullable=True),
+        count("frame_number", "frame of a multi-frame image, 1-based; null for single frames", nullable=True),
+        text("report_id", "pseudonym of the report it stands in"),
+        text("shape", "bidirectional, length, outline or key_image"),
+        *(real(f"{name}_px", "px", f"{meaning}; null when there is none") for name, meaning in _AXIS_ENDS),
+        text("coord_convention", f"{COORD_CONVENTION_MEANING}; null without points", nullable=True),
+        real("long_mm", "mm", "long diameter, recomputed; null without points or a pixel spacing"),
+        real("short_mm", "mm", "short diameter, recomputed; null without points or a pixel spacing"),
+        real("stated_long", "stated_unit", "long diameter as written in the report"),
+        real("stated_short", "stated_unit", "short diameter as written in the report"),
+        text("stated_unit", "unit of the stated diameters: mm, cm or px; null when it names none", nullable=True),
+        real("stated_ratio", "", "stated over recomputed long diameter, in the stated unit; 1 = they agree"),
         _TRACKING_ID,
         _FINDING_SITE,
         _FINDING,
-        _text("source_format", f"{_SOURCE_FORMATS}"),
-        _real("confidence", "", "how sure the reading of the mark is, 0 to 1", nullable=False),
+        text("source_format", f"{_SOURCE_FORMATS}"),
+        real("confidence", "", "how sure the reading of the mark is, 0 to 1", nullable=False),
         _ROW_FLAGS,
         _INGEST_ID,
     ),
@@ -341,14 +296,14 @@ QUARANTINE = Table(
     "one input that was not taken in, and why",
     (),
     (
-        _text("unit_id", "unit of the source it belongs to"),
-        _text("kind", "row (of an annotation table, or an item of a report) or file"),
-        _text(
+        text("unit_id", "unit of the source it belongs to"),
+        text("kind", "row (of an annotation table, or an item of a report) or file"),
+        text(
             "member",
             "which one: row number, or name inside the source where that is known to hold no identifier",
         ),
-        _text("reason", "code of `etl/quality.py`"),
-        _text("detail", "expected and found, never text from the input"),
+        text("reason", "code of `etl/quality.py`"),
+        text("detail", "expected and found, never text from the input"),
         _INGEST_ID,
     ),
     "unit_id",
@@ -360,29 +315,28 @@ UNITS = Table(
     "one unit of work that is in the lake as a whole; written last, so a unit listed here is complete",
     ("unit_id",),
     (
-        _text("unit_id", "the series, or the annotation table for rows that belong to no series"),
-        _text("source", "kind of source"),
-        _text("fingerprint", "digest of names, sizes, checksums, annotation rows and the reading code's version"),
-        _count("rows_found", "annotation rows and marks of the unit"),
-        _count("rows_accepted", "of these, taken in without a remark"),
-        _count("rows_flagged", "of these, taken in with flags"),
-        _count("rows_quarantined", "of these, not taken in"),
-        _count("files_found", "files of the unit (images, strays, broken archives)"),
-        _count("files_accepted", "of these, taken in without a remark"),
-        _count("files_flagged", "of these, taken in with flags"),
-        _count("files_quarantined", "of these, not taken in"),
-        _count("slices", "rows of the unit in table slices"),
-        _count("lesions", "rows of the unit in table lesions"),
-        _count("marks", "rows of the unit in table marks"),
+        text("unit_id", "the series, or the annotation table for rows that belong to no series"),
+        text("source", "kind of source"),
+        text("fingerprint", "digest of names, sizes, checksums, annotation rows and the reading code's version"),
+        count("rows_found", "annotation rows and marks of the unit"),
+        count("rows_accepted", "of these, taken in without a remark"),
+        count("rows_flagged", "of these, taken in with flags"),
+        count("rows_quarantined", "of these, not taken in"),
+        count("files_found", "files of the unit (images, strays, broken archives)"),
+        count("files_accepted", "of these, taken in without a remark"),
+        count("files_flagged", "of these, taken in with flags"),
+        count("files_quarantined", "of these, not taken in"),
+        count("slices", "rows of the unit in table slices"),
+        count("lesions", "rows of the unit in table lesions"),
+        count("marks", "rows of the unit in table marks"),
         _INGEST_ID,
     ),
     "unit_id",
 )
 
-_FEATURE_SET_ID = _text("feature_set_id", "the feature set, as name@version")
-_RUN = _text("run", "name of the run of `lesionary match`")
-_LESION_ID = _text("lesion_id", "the lesion")
-_CREATED_AT = Column("created_at", pa.timestamp("us", tz="UTC"), "when it was made")
+_FEATURE_SET_ID = text("feature_set_id", "the feature set, as name@version")
+_RUN = text("run", "name of the run of `lesionary match`")
+_LESION_ID = text("lesion_id", "the lesion")
 
 EMBEDDINGS = Table(
     "embeddings",
@@ -393,7 +347,7 @@ EMBEDDINGS = Table(
         _FEATURE_SET_ID,
         _LESION_ID,
         Column("vector", pa.list_(pa.float32()), "as many numbers as the set's dimension"),
-        _text(
+        text(
             "lesion_ingest_id",
             "ingest_id of the lesion's row that it was made from: where that is another one by now, a new vector is "
             "due; null when unknown",
@@ -410,19 +364,19 @@ FEATURE_SETS = Table(
     ("feature_set_id",),
     (
         _FEATURE_SET_ID,
-        _text("name", "what people call it"),
-        _count("version", "counts the sets of one name, from 1"),
-        _text("model_id", "the model, or other owner, that made the vectors"),
-        _count("dimension", "numbers in a vector"),
-        _text("metric", "distance between two vectors: euclidean"),
-        _count(
+        text("name", "what people call it"),
+        count("version", "counts the sets of one name, from 1"),
+        text("model_id", "the model, or other owner, that made the vectors"),
+        count("dimension", "numbers in a vector"),
+        text("metric", "distance between two vectors: euclidean"),
+        count(
             "lesions_version",
             "version of the lake's table lesions it was computed from; null when unknown",
             nullable=True,
         ),
-        _CREATED_AT,
-        _real("t1", "", "`lesionary match` takes marks of one study below this distance for one lesion; null: unknown"),
-        _real("t2", "", "`lesionary match` takes marks of two studies above it for two lesions; null: unknown"),
+        CREATED_AT,
+        real("t1", "", "`lesionary match` takes marks of one study below this distance for one lesion; null: unknown"),
+        real("t2", "", "`lesionary match` takes marks of two studies above it for two lesions; null: unknown"),
     ),
     "feature_set_id",
 )
@@ -434,12 +388,12 @@ MATCH_EDGES = Table(
     (),
     (
         _RUN,
-        _PATIENT_ID,
-        _text("kind", "same_study, same_lesion, merged or split"),
-        _text("from_lesion_id", "the earlier mark"),
-        _text("to_lesion_id", "the later mark"),
-        _real("distance", "", "between their vectors, in the feature set's own scale", nullable=False),
-        _real("confidence", "", "how close and how distinct the pair is, 0 to 1; null within a study"),
+        PATIENT_ID,
+        text("kind", "same_study, same_lesion, merged or split"),
+        text("from_lesion_id", "the earlier mark"),
+        text("to_lesion_id", "the later mark"),
+        real("distance", "", "between their vectors, in the feature set's own scale", nullable=False),
+        real("confidence", "", "how close and how distinct the pair is, 0 to 1; null within a study"),
     ),
     "run",
 )
@@ -451,12 +405,12 @@ MATCHES = Table(
     (),
     (
         _RUN,
-        _PATIENT_ID,
-        _STUDY_ID,
-        _text("lesion_id", "the mark; null in the row that says a lesion has vanished", nullable=True),
-        _text("group_id", "the lesion through all studies, unique in the run"),
-        _text("state", "baseline, new, persistent, vanished, merged or split"),
-        _real("confidence", "", "of the best edge that ties it to its group, 0 to 1; null without an edge"),
+        PATIENT_ID,
+        STUDY_ID,
+        text("lesion_id", "the mark; null in the row that says a lesion has vanished", nullable=True),
+        text("group_id", "the lesion through all studies, unique in the run"),
+        text("state", "baseline, new, persistent, vanished, merged or split"),
+        real("confidence", "", "of the best edge that ties it to its group, 0 to 1; null without an edge"),
     ),
     "run",
 )
@@ -469,18 +423,17 @@ MATCH_RUNS = Table(
     (
         _RUN,
         _FEATURE_SET_ID,
-        _real("t1", "", "marks of one study below this distance are one lesion", nullable=False),
-        _real("t2", "", "marks of two studies above this distance are two lesions", nullable=False),
-        _count("lesions_version", "version of the lake's table lesions that was matched"),
-        _count("patients", "patients matched"),
-        _count("lesions", "marks matched"),
-        _count("groups", "lesions found"),
-        _CREATED_AT,
+        real("t1", "", "marks of one study below this distance are one lesion", nullable=False),
+        real("t2", "", "marks of two studies above this distance are two lesions", nullable=False),
+        count("lesions_version", "version of the lake's table lesions that was matched"),
+        count("patients", "patients matched"),
+        count("lesions", "marks matched"),
+        count("groups", "lesions found"),
+        CREATED_AT,
     ),
     "run",
 )
 
-_MODEL_ID = _text("model_id", "the model of the lake's folder models that said it")
 
 SLICE_HEIGHTS = Table(
     "slice_heights",
@@ -488,17 +441,17 @@ SLICE_HEIGHTS = Table(
     "how far down the body a model puts one slice; written series by series as they are scored",
     ("model_id", "series_id", "slice_index"),
     (
-        _text("unit_id", "the model and the series, as model_id/series_id"),
-        _MODEL_ID,
-        _SERIES_ID,
-        _count("slice_index", "number of the slice in its source, 1-based"),
-        _real("z_mm", "mm", "place of the slice when it was scored, as in table slices"),
+        text("unit_id", "the model and the series, as model_id/series_id"),
+        MODEL_ID,
+        SERIES_ID,
+        count("slice_index", "number of the slice in its source, 1-based"),
+        real("z_mm", "mm", "place of the slice when it was scored, as in table slices"),
         Column(
             "height",
             pa.float32(),
             "as the model gives it: 0 to 1 from head to foot, by percentiles of the slices it was trained on",
         ),
-        _text(
+        text(
             "fingerprint",
             "of the series when it was scored; a series that has another one by now has to be scored again",
         ),
@@ -512,31 +465,31 @@ SERIES_LOCATIONS = Table(
     "what a model's heights say of one series: its order, its slice interval, and the part of the body it shows",
     ("model_id", "series_id"),
     (
-        _MODEL_ID,
-        _SERIES_ID,
-        _count("slices", "slices scored"),
-        _real("correlation", "", "of height with the slices' place; null for fewer than three places"),
+        MODEL_ID,
+        SERIES_ID,
+        count("slices", "slices scored"),
+        real("correlation", "", "of height with the slices' place; null for fewer than three places"),
         Column(
             "reversed",
-            _FLAG,
+            FLAG,
             "the slices run from foot to head; null where the correlation is too weak or the slices too few to tell",
             nullable=True,
         ),
-        _real("stated_interval_mm", "mm", "distance between slices as the series states it"),
-        _real(
+        real("stated_interval_mm", "mm", "distance between slices as the series states it"),
+        real(
             "estimated_interval_mm", "mm", "distance at which heights would rise as they do in other series of the lake"
         ),
-        _real("interval_ratio", "", "estimated over stated interval; 1 = they agree"),
+        real("interval_ratio", "", "estimated over stated interval; 1 = they agree"),
         Column(
             "wrong_interval",
-            _FLAG,
+            FLAG,
             "the ratio is beyond the factor of `etl/height_fits.py`, either way; null where too little of the body is "
             "seen to tell",
             nullable=True,
         ),
-        _real("smallest_height", "", "of the slices, nearest the head, odd ones left out"),
-        _real("largest_height", "", "of the slices, nearest the feet, odd ones left out"),
-        _text(
+        real("smallest_height", "", "of the slices, nearest the head, odd ones left out"),
+        real("largest_height", "", "of the slices, nearest the feet, odd ones left out"),
+        text(
             "body_range",
             "parts of the body shown, such as chest+abdomen; null where nothing tells the borders between them",
             nullable=True,
@@ -551,11 +504,11 @@ LOCATIONS = Table(
     "where in the body a model puts one lesion",
     ("model_id", "lesion_id"),
     (
-        _MODEL_ID,
+        MODEL_ID,
         _LESION_ID,
-        _real("x", "", "right to left, 0 to 1; null for a model that tells heights only"),
-        _real("y", "", "front to back, 0 to 1; null for a model that tells heights only"),
-        _real(
+        real("x", "", "right to left, 0 to 1; null for a model that tells heights only"),
+        real("y", "", "front to back, 0 to 1; null for a model that tells heights only"),
+        real(
             "z",
             "",
             "head to foot: in the release's scale where the model was brought to it (`location_models`), else as in "
@@ -572,23 +525,23 @@ LOCATION_MODELS = Table(
     "last, so a model listed here has its rows in `locations`",
     ("model_id",),
     (
-        _MODEL_ID,
+        MODEL_ID,
         Column(
             "model_created_at",
             pa.timestamp("us", tz="UTC"),
             "when the model was made; `lesion_features` takes the newest one's places",
         ),
-        _real("height_per_mm", "1/mm", "usual rise of height along a series; null with too few series to tell"),
-        _real("release_scale", "", "z = release_offset + release_scale × height; null where nothing was fitted"),
-        _real("release_offset", "", "z = release_offset + release_scale × height; null where nothing was fitted"),
-        _real("release_error", "", "median distance of the fitted from the release's z; null where nothing was fitted"),
-        _count("release_lesions", "lesions with the release's z and images, which the fit is made of"),
-        _real("chest_ends", "", "height of the border between chest and abdomen; null where nothing tells it"),
-        _real("pelvis_begins", "", "height of the border between abdomen and pelvis; null where nothing tells it"),
-        _count("series", "series the model has scored"),
-        _count("lesions", "lesions it has given a place"),
-        _count("lesions_version", "version of the lake's table lesions that was located"),
-        _CREATED_AT,
+        real("height_per_mm", "1/mm", "usual rise of height along a series; null with too few series to tell"),
+        real("release_scale", "", "z = release_offset + release_scale × height; null where nothing was fitted"),
+        real("release_offset", "", "z = release_offset + release_scale × height; null where nothing was fitted"),
+        real("release_error", "", "median distance of the fitted from the release's z; null where nothing was fitted"),
+        count("release_lesions", "lesions with the release's z and images, which the fit is made of"),
+        real("chest_ends", "", "height of the border between chest and abdomen; null where nothing tells it"),
+        real("pelvis_begins", "", "height of the border between abdomen and pelvis; null where nothing tells it"),
+        count("series", "series the model has scored"),
+        count("lesions", "lesions it has given a place"),
+        count("lesions_version", "version of the lake's table lesions that was located"),
+        CREATED_AT,
     ),
     "model_id",
 )
@@ -599,11 +552,11 @@ LABELS = Table(
     "the type a model gives one lesion in one round of labelling",
     ("model_id", "lesion_id", "round"),
     (
-        _MODEL_ID,
+        MODEL_ID,
         _LESION_ID,
-        _count("round", "rounds of refinement before it: 0 = from the seed lesions"),
-        _text("label", "one of the eight types of `lesionary/anatomy.py`"),
-        _real("score", "", "probability of the label, 0 to 1", nullable=False),
+        count("round", "rounds of refinement before it: 0 = from the seed lesions"),
+        text("label", "one of the eight types of `lesionary/anatomy.py`"),
+        real("score", "", "probability of the label, 0 to 1", nullable=False),
     ),
     "model_id",
 )
@@ -628,6 +581,12 @@ RESULT_TABLES: Mapping[str, Table] = MappingProxyType(
             LOCATIONS,
             LOCATION_MODELS,
             LABELS,
+            CATEGORIES,
+            DETECTION_BOXES,
+            DETECTIONS,
+            DETECTION_SERIES,
+            MASKS,
+            MASKED_LESIONS,
         )
     }
 )

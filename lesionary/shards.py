@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lesionary.columns import Table
 from lesionary.errors import InternalError
 from lesionary.locations import Location
-from lesionary.schema import Table
 
 # Reading a slice maps its row group and decodes one value: 2, 4 and 8 read alike, 1 is slower and doubles the footer,
 # and the fewer groups the less there is to write.

@@ -274,6 +274,57 @@ ALTER TABLE lake_rows.lesion_features ADD COLUMN located_by VARCHAR;
 CREATE VIEW lesion_features AS SELECT * EXCLUDE (lesion_number) FROM lake_rows.lesion_features;
 """
 
+_DETECTIONS = """
+CREATE TABLE lake_rows.categories (
+    model_id VARCHAR, category INTEGER, name VARCHAR, lesions INTEGER, created_at TIMESTAMPTZ, shard INTEGER
+);
+CREATE TABLE lake_rows.detection_boxes (
+    unit_id VARCHAR, detection_id VARCHAR, slice_index INTEGER, box_xyxy_px DOUBLE[4], score DOUBLE, shard INTEGER
+);
+CREATE TABLE lake_rows.detections (
+    detection_id VARCHAR, unit_id VARCHAR, model_id VARCHAR, series_id VARCHAR, patient_id VARCHAR, study_id VARCHAR,
+    slice_index INTEGER, first_slice_index INTEGER, last_slice_index INTEGER, slices INTEGER, box_xyxy_px DOUBLE[4],
+    score DOUBLE, category INTEGER, category_model_id VARCHAR, shard INTEGER
+);
+CREATE TABLE lake_rows.detection_series (
+    unit_id VARCHAR, model_id VARCHAR, series_id VARCHAR, slices INTEGER, detections INTEGER, fingerprint VARCHAR,
+    shard INTEGER
+);
+CREATE TABLE lake_rows.masks (
+    unit_id VARCHAR, method VARCHAR, lesion_id VARCHAR, series_id VARCHAR, slice_index INTEGER, left_px INTEGER,
+    top_px INTEGER, columns INTEGER, rows INTEGER, runs INTEGER[], shard INTEGER
+);
+CREATE TABLE lake_rows.masked_lesions (
+    unit_id VARCHAR, method VARCHAR, lesion_id VARCHAR, marked_by VARCHAR, series_id VARCHAR, slice_index INTEGER,
+    long_axis_px DOUBLE[4], short_axis_px DOUBLE[4], long_mm DOUBLE, short_mm DOUBLE, area_mm2 DOUBLE,
+    volume_mm3 DOUBLE, slices INTEGER, fingerprint VARCHAR, shard INTEGER
+);
+
+CREATE VIEW categories AS SELECT * EXCLUDE (shard) FROM lake_rows.categories;
+CREATE VIEW detection_boxes AS SELECT * EXCLUDE (shard) FROM lake_rows.detection_boxes;
+CREATE VIEW detection_series AS SELECT * EXCLUDE (shard) FROM lake_rows.detection_series;
+CREATE VIEW masks AS SELECT * EXCLUDE (shard) FROM lake_rows.masks;
+CREATE VIEW masked_lesions AS SELECT * EXCLUDE (shard) FROM lake_rows.masked_lesions;
+CREATE VIEW detections AS SELECT * EXCLUDE (shard) FROM lake_rows.detections;
+CREATE VIEW detection_features AS
+SELECT
+    detection.* EXCLUDE (shard), category.name AS category_name,
+    (detection.box_xyxy_px[1] + detection.box_xyxy_px[3]) / 2 AS center_x_px,
+    (detection.box_xyxy_px[2] + detection.box_xyxy_px[4]) / 2 AS center_y_px,
+    slice.z_mm, series.study_index, series.study_day, series.sex, series.age_years, series.spacing_x_mm,
+    series.spacing_y_mm, series.spacing_z_mm, measured.long_mm, measured.short_mm, measured.volume_mm3
+FROM lake_rows.detections AS detection
+LEFT JOIN lake_rows.categories AS category
+    ON category.model_id = detection.category_model_id AND category.category = detection.category
+LEFT JOIN lake_rows.series AS series USING (series_id)
+LEFT JOIN lake_rows.slices AS slice USING (series_id, slice_index)
+LEFT JOIN (
+    SELECT lesion_id, arg_max(long_mm, method) AS long_mm, arg_max(short_mm, method) AS short_mm,
+        arg_max(volume_mm3, method) AS volume_mm3
+    FROM lake_rows.masked_lesions GROUP BY lesion_id
+) AS measured ON measured.lesion_id = detection.detection_id;
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Migration:
@@ -295,6 +346,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(8, "thresholds of feature sets", _THRESHOLDS),
     Migration(9, "heights, places and labels by models", _LOCATIONS),
     Migration(10, "wide view of lesions with places by models", _LESION_FEATURES_4),
+    Migration(11, "categories, detections and masks", _DETECTIONS),
 )
 
 

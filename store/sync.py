@@ -12,9 +12,10 @@ from pathlib import Path
 
 import duckdb
 
+from lesionary.columns import Table
 from lesionary.errors import StoreError
 from lesionary.lake import Lake, LakeSnapshot
-from lesionary.schema import EMBEDDINGS, LESIONS, LOCATION_MODELS, LOCATIONS, SERIES, SLICES, TABLES, Table
+from lesionary.schema import EMBEDDINGS, LESIONS, LOCATION_MODELS, LOCATIONS, SERIES, SLICES, TABLES
 from store.database import open_draft, open_reader
 from store.features import LesionsVersion, feature_table, list_sets, make_feature_table, refresh_sets
 from store.vectors import IndexKind, is_whole, kind_for

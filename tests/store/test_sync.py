@@ -177,7 +177,7 @@ def test_store_of_another_release_is_named(tmp_path, change, sentence):
     path = tmp_path / "f.duckdb"
     with open_writer(path) as connection:
         connection.execute(
-            "UPDATE store.migrations SET number = number + ? WHERE number = ?", [change * 10, len(MIGRATIONS)]
+            "UPDATE store.migrations SET number = number + ? WHERE number = ?", [change * 100, len(MIGRATIONS)]
         )
 
     with pytest.raises(StoreError, match=sentence), open_reader(path):
