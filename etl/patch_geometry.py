@@ -118,8 +118,8 @@ def cut_frame(
 ) -> NDArray[np.int16]:
     """The pixels of a frame. Beyond the image its edge goes on."""
     rows, columns = slices[0].shape
-    first_column, across = _sampling(frame.center_px[0], spacing_xy_mm[0], frame.side, columns)
-    first_row, down = _sampling(frame.center_px[1], spacing_xy_mm[1], frame.side, rows)
+    first_column, across = line_sampling(frame.center_px[0], spacing_xy_mm[0] / PIXEL_MM, frame.side, columns)
+    first_row, down = line_sampling(frame.center_px[1], spacing_xy_mm[1] / PIXEL_MM, frame.side, rows)
     height, width = down.shape[1], across.shape[1]
     region = slice(first_row, first_row + height), slice(first_column, first_column + width)
     # (row, slice, column): one product then works on whole rows of all three slices.
@@ -137,15 +137,20 @@ def cut_frame(
     return np.ascontiguousarray(rounded.transpose(2, 1, 0))
 
 
-def _sampling(center_px: float, spacing_mm: float, side: int, length: int) -> tuple[int, csr_array]:
-    """The first source pixel a line of the patch needs, and what the pixels from there add to each of its own.
+def line_sampling(center_px: float, spacing: float, side: int, length: int) -> tuple[int, csr_array]:
+    """The first source pixel that a line of new pixels needs, and what the pixels from there add to each of them.
 
-    A pixel of the patch is the linearly interpolated line averaged over a window around the pixel's middle. The window
-    is as wide as leaves the pixel's own millimetre after what interpolation blurs already: none for source pixels of a
-    millimetre and more (plain interpolation), nearly all of it for small ones (plain averaging). Either way a ramp
-    stays the ramp it is.
+    A new pixel is the linearly interpolated line averaged over a window around the pixel's middle. The window is as
+    wide as leaves the pixel's own extent after what interpolation blurs already: none for source pixels as large and
+    larger (plain interpolation), nearly all of it for small ones (plain averaging). Either way a ramp stays the ramp
+    it is. Beyond the line its ends go on.
+
+    Args:
+        center_px: the middle of the new line, zero-based on the source.
+        spacing: of the source's pixels, counted in new pixels.
+        side: new pixels.
+        length: source pixels.
     """
-    spacing = spacing_mm / PIXEL_MM
     half = math.sqrt(max(0.0, 1.0 - spacing * spacing)) / 2 / spacing
     middles = center_px + (np.arange(side) + 0.5 - side / 2) / spacing
     taps = np.floor(middles - half)[:, None] + np.arange(math.ceil(2 * half) + 2)
@@ -181,17 +186,24 @@ class SlicePlaces:
 
 
 def slices_around(
-    places: SlicePlaces, key_index: int, spacing_z_mm: float | None
+    places: SlicePlaces,
+    key_index: int,
+    spacing_z_mm: float | None,
+    *,
+    count: int = SLICES_PER_PATCH,
+    step_mm: float = SLICE_STEP_MM,
 ) -> tuple[list[int], NDArray[np.float64]] | None:
-    """Which slices a patch is mixed from and how: their numbers, and weights (3, number of slices).
+    """Which slices a patch is mixed from and how: their numbers, and weights (count, number of slices).
 
-    The patch's slices lie `SLICE_STEP_MM` below the key slice, at it, and above it, between the lake's slices by linear
+    The patch's slices lie at the key slice and at equal steps below and above it, between the lake's slices by linear
     interpolation. Where these end (the volume, a gap, a change of matrix, an unknown place) the last one goes on.
 
     Args:
         places: the series' slices.
         key_index: number of the key slice.
         spacing_z_mm: stands in where the key slice's place is unknown; without it the key slice is repeated.
+        count: slices of the patch, an odd number.
+        step_mm: between them.
 
     Returns:
         None when the key slice is not there.
@@ -209,13 +221,14 @@ def slices_around(
         if one is not None
     ]
     widest = _GAP_INTERVALS * min(nearest, default=0.0)
+    steps = [step_mm * number for number in range(1, count // 2 + 1)]
     parts: list[dict[int, float]] = [
-        _between(places, z_mm, key, -1, widest),
+        *(_between(places, z_mm, key, -1, widest, step) for step in reversed(steps)),
         {key: 1.0},
-        _between(places, z_mm, key, 1, widest),
+        *(_between(places, z_mm, key, 1, widest, step) for step in steps),
     ]
     used = sorted({one for part in parts for one in part})
-    weights = np.zeros((SLICES_PER_PATCH, len(used)))
+    weights = np.zeros((count, len(used)))
     for row, part in enumerate(parts):
         for one, weight in part.items():
             weights[row, used.index(one)] = weight
@@ -223,15 +236,15 @@ def slices_around(
 
 
 def _between(
-    places: SlicePlaces, z_mm: NDArray[np.float64], key: int, direction: int, widest_mm: float
+    places: SlicePlaces, z_mm: NDArray[np.float64], key: int, direction: int, widest_mm: float, away_mm: float
 ) -> dict[int, float]:
-    """Weights of the slices on either side of a step away from the key slice."""
+    """Weights of the slices on either side of a place so far away from the key slice."""
     here = key
     while (following := _next_place(places, z_mm, here, direction)) is not None:
         step = direction * (z_mm[following] - z_mm[here])
         if not step <= widest_mm:
             break
-        left_mm = SLICE_STEP_MM - direction * (z_mm[here] - z_mm[key])
+        left_mm = away_mm - direction * (z_mm[here] - z_mm[key])
         if step >= left_mm - _SAME_PLACE_MM:
             share = left_mm / step
             return {following: 1.0} if step <= left_mm + _SAME_PLACE_MM else {here: 1.0 - share, following: share}
