@@ -193,7 +193,7 @@ def _series_rows(
         reason = LeftOut.NO_PIXEL_SPACING if unknown else LeftOut.ODD_PIXEL_SPACING
         left_out[reason.value] += len(marked)
         return
-    empty = _empty_slices(series, lesions, round(settings.empty_share * len(marked)), settings.clear_mm)
+    empty = _empty_slices(series, lesions, settings.empty_share * len(marked), settings.clear_mm)
     owner = next(iter(next(iter(lesions.values()))))
     for index in sorted({*marked, *empty}):
         frame = frame_for([reader.read(series.series_id, index)], series.spacing_xy_mm, settings.stack)
@@ -234,7 +234,7 @@ def _marks(rows: Sequence[Mapping[str, Any]], frame: StackFrame) -> dict[str, An
 
 
 def _empty_slices(
-    series: Series, lesions: Mapping[int, Sequence[Mapping[str, Any]]], wanted: int, clear_mm: float
+    series: Series, lesions: Mapping[int, Sequence[Mapping[str, Any]]], wanted: float, clear_mm: float
 ) -> list[int]:
     """Slices on which no lesion that is marked in the series should be seen; the same ones every time."""
     z_mm: NDArray[np.float64] = series.places.z_mm
@@ -248,5 +248,7 @@ def _empty_slices(
         clear &= np.abs(z_mm - z_mm[at]) > reach
     candidates = series.places.indices[clear]
     seed = int.from_bytes(hashlib.sha256(series.series_id.encode()).digest()[:8], "big")
-    chosen = np.random.default_rng(seed).permutation(candidates)[:wanted]
+    rng = np.random.default_rng(seed)
+    # Most series have few marks: what is left of a whole number is the chance of one more.
+    chosen = rng.permutation(candidates)[: int(wanted + rng.random())]
     return sorted(int(one) for one in chosen)
