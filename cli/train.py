@@ -21,6 +21,7 @@ class Kind(StrEnum):
     SSBR = "ssbr"
     POSITION = "position"
     TRIPLET = "triplet"
+    DETECTOR = "detector"
 
 
 class Preset(StrEnum):
@@ -28,7 +29,9 @@ class Preset(StrEnum):
 
     SMOKE = "smoke"
     SMALL = "small"
+    SMALL_PAPER = "small-paper"
     PAPER = "paper"
+    MODERN = "modern"
 
 
 def train(
@@ -36,12 +39,17 @@ def train(
         Kind,
         typer.Argument(
             help="ssbr: a slice's height in the body, learnt from the order of slices. position: a start for triplet "
-            "that needs no download. triplet: lesions as vectors, near where type, place and size are alike."
+            "that needs no download. triplet: lesions as vectors, near where type, place and size are alike. "
+            "detector: where lesions are on slices."
         ),
     ],
     preset: Annotated[
         Preset | None,
-        typer.Option("--preset", help="smoke: shows that it runs; small: for a CPU; paper: as published. [small]"),
+        typer.Option(
+            "--preset",
+            help="smoke: shows that it runs; small: for a CPU; paper: as published; of the detector also small-paper "
+            "and modern. [small]",
+        ),
     ] = None,
     weights: Annotated[
         str | None,

@@ -132,7 +132,7 @@ def _begun(trainer: Trainer, lake: "Lake", wish: Wish, how: "TrainSettings", run
             "seed": settings.seed,
         },
     )
-    return Run.begin(run_name, location, record, start_bytes)
+    return Run.begin(run_name, location, record, {**start_bytes, **prepared.files})
 
 
 def _settings(trainer: Trainer, preset: str, wish: Wish) -> tuple[TrainerSettings, dict[str, str]]:

@@ -1,8 +1,9 @@
 """What each trainer reads: its caches, made through etl where the lake has none yet, and weights to start from."""
 
 import importlib
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -48,6 +49,8 @@ class Prepared:
     """Versions of the lake's tables that they were made of."""
     data: Mapping[str, Any]
     """What they count."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Inputs that are no caches, by their names in the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,53 @@ def _patches(lake: "Lake", _settings: TrainerSettings, choose_runner: "RunnerCho
     return _of_cache("patches", cache)
 
 
+def _stacks(lake: "Lake", settings: TrainerSettings, choose_runner: "RunnerChoice", show: Show) -> Prepared:
+    from etl.stacks import TrainingStacks, make_stacks
+    from trainers.detector.presets import DetectorSettings
+
+    detector = cast("DetectorSettings", settings)
+    categories, categoriser = _categories(lake, detector.categories)
+    cache = make_stacks(
+        lake,
+        TrainingStacks(detector.stack(), detector.empty_share),
+        choose_runner=choose_runner,
+        progress=lambda done, total: show(f"stacks: {done} of {total} marked slices"),
+    )
+    prepared = _of_cache("stacks", cache)
+    if categoriser is None:
+        return prepared
+    return replace(
+        prepared,
+        data={**prepared.data, "categoriser": categoriser},
+        files={"categories": json.dumps(categories, sort_keys=True).encode()},
+    )
+
+
+def _categories(lake: "Lake", wanted: str) -> tuple[dict[str, int], str | None]:
+    """What a categoriser of the lake sorts lesions into, and its id; nothing where none is wanted.
+
+    Raises:
+        UsageError: the lake has no such categoriser, or nothing of what it says.
+    """
+    if wanted in {"none", "types"}:
+        return {}, None
+    import pyarrow.compute as pc
+
+    from lesionary.models import find_model
+
+    card = find_model(lake, wanted, "categoriser")
+    rows = lake.read("labels", columns=["lesion_id", "round", "label"], where=pc.field("model_id") == card.model_id)
+    last = pc.max(rows["round"]).as_py()
+    rows = rows.filter(pc.equal(rows["round"], last)) if last is not None else rows
+    pairs = zip(rows["lesion_id"].to_pylist(), rows["label"].to_pylist(), strict=True)
+    found = {lesion: int(label) for lesion, label in pairs}
+    if not found:
+        raise UsageError(
+            "it has sorted no lesion of this lake", where=card.model_id, next_step="run `lesionary categorise apply`"
+        )
+    return found, card.model_id
+
+
 def _of_cache(name: str, cache: "Cache") -> Prepared:
     return Prepared(
         {name: cache.url}, cast("Mapping[str, int]", cache.record["versions"]), {name: cache.record["counts"]}
@@ -149,5 +199,6 @@ TRAINERS: Mapping[str, Trainer] = {
         Trainer("ssbr", _volumes),
         Trainer("position", _patches),
         Trainer("triplet", _patches),
+        Trainer("detector", _stacks),
     )
 }

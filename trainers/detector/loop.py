@@ -27,9 +27,11 @@ from lesionary.errors import LesionaryError, UsageError
 from lesionary.models import WEIGHTS_FILE
 from trainers.checkpoint import weights_bytes
 from trainers.detector.anchors import anchors_of_data
+from trainers.detector.inference import Finder
 from trainers.detector.model import Detector
 from trainers.detector.presets import DEFAULT_PRESET, PRESETS, DetectorSettings, settings_for
 from trainers.detector.source import StackBatch, StackSource, training_batch
+from trainers.detector.validation import found_on, marked_rows, scores_for_card, truth_of
 from trainers.fitting import Alone, Learner, Place, Share, StepReport, fit, step_generator
 from trainers.weights import NO_WEIGHTS, start_weights
 
@@ -166,7 +168,7 @@ def train(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
     Args:
         job: `stacks` URL of the cache; `out` folder for the weights (only worker 0 writes); `preset` and `settings`
             (changes to it); `weights` for the backbone, none unless given; `categories` lesion to category, where the
-            settings name a categoriser; `local_copy` folder for a cache that lies elsewhere.
+            settings name a categoriser (a JSON file); `local_copy` folder for a cache that lies elsewhere.
         place: where.
 
     Returns:
@@ -179,7 +181,8 @@ def train(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
     settings = settings_for(str(job.get("preset") or DEFAULT_PRESET), dict(job.get("settings") or {}))
     local_copy = job.get("local_copy")
     source = StackSource.open(job["stacks"], Path(local_copy) if local_copy else None)
-    categories, names = lesion_categories(source, settings.categories, job.get("categories"))
+    assigned = json.loads(Path(job["categories"]).read_bytes()) if job.get("categories") else None
+    categories, names = lesion_categories(source, settings.categories, assigned)
     rows = np.flatnonzero(source.splits == "train")
     boxes = padded_boxes(source, rows, settings.box_padding_px)
     if not len(boxes):
@@ -193,10 +196,15 @@ def train(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
     if place.rank != 0:
         return {}
     atomic_write_bytes(Path(job["out"]) / WEIGHTS_FILE, weights_bytes(detector.state_dict()))
+    rows_val = marked_rows(source, "val")
+    finder = Finder(detector, on_gpu=place.device.type == "cuda", precision=settings.precision)
+    truth = truth_of(source, rows_val, settings.box_padding_px)
+    scores = scores_for_card(truth, found_on(finder, source, rows_val)) if len(rows_val) else {}
     return {
         "settings": settings.record() | {"category_names": names},
         "data": _counts(source, rows, categories) | {"start": asdict(started)},
         "metrics": {
+            **{f"{name}_val": value for name, value in scores.items()},
             "seconds": round(result.seconds, 3),
             "items_per_second": round(result.items_per_second, 3),
             "wait_share": round(result.wait_share, 4),
@@ -245,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "preset": given.preset,
         "settings": changes,
         "weights": given.weights,
-        "categories": json.loads(given.categories.read_bytes()) if given.categories else None,
+        "categories": given.categories,
     }
     try:
         found = train(job, Alone(Path(given.out), given.device, _tell))
