@@ -163,7 +163,7 @@ def _events(scene: Scene, hits: Hits, protocol: Protocol, strata: Sequence[Strat
     last_of_score[:-1] = found.scores[1:] != found.scores[:-1]
     ends = np.concatenate([[-1], np.flatnonzero(last_of_score)])
     by_hit = np.argsort(hits.first_hits, kind="stable")
-    members = np.array([part.members[by_hit] for part in strata], np.float64).reshape(len(strata), -1)
+    members = np.array([part.members[by_hit] for part in strata], np.float64)
     return _Events(
         wrong_patients=patients[found.images[wrong]],
         lesion_patients=patients[truth.images[by_hit]],

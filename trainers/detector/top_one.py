@@ -111,4 +111,4 @@ def _best(truth: Truth, pairs: Pairs, chosen: Flags) -> Numbers:
 
 
 def _by_patient(flags: Flags, patients: Whole, count: int) -> Numbers:
-    return np.array([np.bincount(patients[row], minlength=count) for row in flags], np.float64).reshape(-1, count)
+    return np.array([np.bincount(patients[row], minlength=count) for row in flags], np.float64)
