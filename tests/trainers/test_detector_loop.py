@@ -45,7 +45,7 @@ def one_thread():
     [
         {},
         {"slices": 1},
-        {"slices": 9, "windows": [[-1024, 3071], [-160, 240]]},
+        {"slices": 9, "windows_hu": [-1024, 3071, -160, 240]},
         {"architecture": "paper", "anchors_px": [12.0, 24.0], "anchor_ratios": [0.5, 1.0, 2.0]},
         {"map_weight": 0.0},
         {"backbone": "convnext_tiny"},

@@ -143,7 +143,7 @@ def test_a_table_of_something_else_is_no_source(source):
         ({"backbone": "resnet"}, "there is no backbone"),
         ({"architecture": "yolo"}, "there is no architecture"),
         ({"architecture": "paper", "backbone": "convnext_tiny"}, "no pooling to leave out"),
-        ({"windows": [[200, 100]]}, "a lower and a higher HU"),
+        ({"windows_hu": [200, 100]}, "a lower and a higher HU"),
         ({"crop_px": 16}, "crop_px must be 0 or lie between 64 and"),
         ({"anchors_px": [-1]}, "must be positive"),
         ({"batch": 0}, "batch must lie between"),

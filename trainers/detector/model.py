@@ -72,7 +72,7 @@ class Detector(nn.Module):
         self.cut = MultiScaleRoIAlign(
             [str(number) for number in range(len(self.trunk.strides))],
             settings.region_grid,
-            sampling_ratio=2,
+            sampling_ratio=settings.samples_per_cell,
             canonical_scale=_CANONICAL_SIDE_PX,
             canonical_level=4,
         )

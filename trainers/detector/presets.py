@@ -25,7 +25,7 @@ from trainers.schedule import ScheduleName
 # Slices go through the network three at a time, and the key slice is in the middle.
 CONTEXTS: tuple[int, ...] = (1, 3, 9, 15, 21, 27)
 
-Pair = tuple[float, float]
+_LISTS = ("windows_hu", "anchors_px", "anchor_ratios", "milestones")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +44,8 @@ class DetectorSettings:
     max_side_px: int = 512
     empty_share: float = 0.25
     """Stacks without a lesion, for each one with."""
-    windows: tuple[Pair, ...] = (WINDOW_HU,)
-    """HU that become black and white; each further window is another look at the same slices."""
+    windows_hu: tuple[float, ...] = WINDOW_HU
+    """HU that become black and white; each further pair is another look at the same slices."""
     box_padding_px: float = 5.0
     """Pixels of a slice around the box of the diameters' ends: 5 in the release, 20 in the paper of 2017."""
 
@@ -55,6 +55,8 @@ class DetectorSettings:
     """Height over width; by the training boxes unless given."""
     pyramid_channels: int = 64
     region_grid: int = 7
+    samples_per_cell: int = 1
+    """Along each side, of a region's cells; of `modern`."""
     head_width: int = 128
     proposal_sample: int = 128
     """Anchors of an image that the proposals learn from."""
@@ -106,9 +108,8 @@ class DetectorSettings:
             UsageError: a value is out of its range.
         """
         # JSON has no tuples.
-        for name in ("anchors_px", "anchor_ratios", "milestones"):
+        for name in _LISTS:
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "windows", tuple((float(low), float(high)) for low, high in self.windows))
         if self.architecture not in {"paper", "modern"}:
             raise UsageError(f"there is no architecture {self.architecture!r}", next_step="choose paper or modern")
         if self.backbone not in BACKBONES:
@@ -117,12 +118,14 @@ class DetectorSettings:
             raise UsageError("convnext_tiny has no pooling to leave out", next_step="take it with architecture=modern")
         if self.slices not in CONTEXTS:
             raise UsageError(f"slices must be one of {', '.join(map(str, CONTEXTS))}, found {self.slices}")
-        if not self.windows or any(low >= high for low, high in self.windows):
-            raise UsageError("each window needs a lower and a higher HU", where="windows")
+        if not self.windows_hu or len(self.windows_hu) % 2 or any(low >= high for low, high in self.windows):
+            raise UsageError(
+                "each window needs a lower and a higher HU", where="windows_hu", next_step="for example -1024,3071"
+            )
         if any(not one > 0 for one in (*self.anchors_px, *self.anchor_ratios)):
             raise UsageError("sides and ratios of anchors must be positive", where="anchors_px, anchor_ratios")
         for name, low, high in (
-            ("box_padding_px", 0, 100), ("pyramid_channels", 8, 2_048), ("region_grid", 1, 16),
+            ("box_padding_px", 0, 100), ("pyramid_channels", 8, 2_048), ("region_grid", 1, 16), ("samples_per_cell", 1, 4),
             ("head_width", 8, 8_192), ("proposal_sample", 2, 10_000), ("region_sample", 2, 10_000),
             ("proposals", 1, 10_000), ("map_weight", 0, 100), ("box_weight", 0, 100), ("lesion_crops", 0, 1),
             ("scale_change", 0, 0.5), ("grey_change", 0, 0.5), ("batch", 1, 10_000), ("min_score", 0, 1),
@@ -135,6 +138,11 @@ class DetectorSettings:
             raise UsageError(f"crop_px must be 0 or lie between 64 and {self.max_side_px}, found {self.crop_px}")
         self.stack()
         self.fit()
+
+    @property
+    def windows(self) -> tuple[tuple[float, float], ...]:
+        """Pairs of a lower and a higher HU."""
+        return tuple(zip(self.windows_hu[::2], self.windows_hu[1::2], strict=True))
 
     def stack(self) -> StackSettings:
         """How slices become stacks."""
@@ -162,10 +170,7 @@ class DetectorSettings:
 
     def record(self) -> dict[str, Any]:
         """As JSON can say it."""
-        found = asdict(self)
-        for name in ("anchors_px", "anchor_ratios", "milestones"):
-            found[name] = list(found[name])
-        return found | {"windows": [list(window) for window in self.windows]}
+        return asdict(self) | {name: list(getattr(self, name)) for name in _LISTS}
 
 
 _PAPER_RATIOS = (0.5, 1.0, 2.0)
@@ -175,11 +180,12 @@ PRESETS: Mapping[str, DetectorSettings] = MappingProxyType(
         "smoke": DetectorSettings(
             pixel_mm=2.4, max_side_px=192, batch=4, steps=20, checkpoint_every=10, log_every=5, proposals=32
         ),
-        "small": DetectorSettings(pixel_mm=1.6, max_side_px=320),
+        "small": DetectorSettings(pixel_mm=1.6, max_side_px=320, crop_px=160),
         "small-paper": DetectorSettings(
             architecture="paper",
             pixel_mm=1.6,
             max_side_px=320,
+            crop_px=160,
             box_padding_px=20.0,
             # 48, 72 and 96 px of the paper's 0.8 mm.
             anchors_px=(24.0, 36.0, 48.0),
@@ -216,6 +222,7 @@ PRESETS: Mapping[str, DetectorSettings] = MappingProxyType(
             backbone="convnext_tiny",
             slices=9,
             pyramid_channels=256,
+            samples_per_cell=2,
             head_width=1_024,
             proposal_sample=256,
             region_sample=128,
