@@ -125,8 +125,8 @@ class DetectorSettings:
         if any(not one > 0 for one in (*self.anchors_px, *self.anchor_ratios)):
             raise UsageError("sides and ratios of anchors must be positive", where="anchors_px, anchor_ratios")
         for name, low, high in (
-            ("box_padding_px", 0, 100), ("pyramid_channels", 8, 2_048), ("region_grid", 1, 16), ("samples_per_cell", 1, 4),
-            ("head_width", 8, 8_192), ("proposal_sample", 2, 10_000), ("region_sample", 2, 10_000),
+            ("box_padding_px", 0, 100), ("pyramid_channels", 8, 2_048), ("region_grid", 1, 16),
+            ("samples_per_cell", 1, 4), ("head_width", 8, 8_192), ("proposal_sample", 2, 10_000), ("region_sample", 2, 10_000),
             ("proposals", 1, 10_000), ("map_weight", 0, 100), ("box_weight", 0, 100), ("lesion_crops", 0, 1),
             ("scale_change", 0, 0.5), ("grey_change", 0, 0.5), ("batch", 1, 10_000), ("min_score", 0, 1),
             ("max_boxes", 1, 1_000), ("overlap", 0, 1),
@@ -186,9 +186,8 @@ PRESETS: Mapping[str, DetectorSettings] = MappingProxyType(
             pixel_mm=1.6,
             max_side_px=320,
             crop_px=160,
-            box_padding_px=20.0,
-            # 48, 72 and 96 px of the paper's 0.8 mm.
-            anchors_px=(24.0, 36.0, 48.0),
+            # To boxes of this padding as the paper's 48, 72 and 96 px are to its own.
+            anchors_px=(16.0, 24.0, 32.0),
             anchor_ratios=_PAPER_RATIOS,
             map_weight=0.0,
         ),
