@@ -126,7 +126,8 @@ class DetectorSettings:
             raise UsageError("sides and ratios of anchors must be positive", where="anchors_px, anchor_ratios")
         for name, low, high in (
             ("box_padding_px", 0, 100), ("pyramid_channels", 8, 2_048), ("region_grid", 1, 16),
-            ("samples_per_cell", 1, 4), ("head_width", 8, 8_192), ("proposal_sample", 2, 10_000), ("region_sample", 2, 10_000),
+            ("samples_per_cell", 1, 4), ("head_width", 8, 8_192),
+            ("proposal_sample", 2, 10_000), ("region_sample", 2, 10_000),
             ("proposals", 1, 10_000), ("map_weight", 0, 100), ("box_weight", 0, 100), ("lesion_crops", 0, 1),
             ("scale_change", 0, 0.5), ("grey_change", 0, 0.5), ("batch", 1, 10_000), ("min_score", 0, 1),
             ("max_boxes", 1, 1_000), ("overlap", 0, 1),
