@@ -128,7 +128,6 @@ def _stacks(lake: "Lake", settings: TrainerSettings, choose_runner: "RunnerChoic
     from trainers.detector.presets import DetectorSettings
 
     detector = cast("DetectorSettings", settings)
-    categories, categoriser = _categories(lake, detector.categories)
     cache = make_stacks(
         lake,
         TrainingStacks(detector.stack(), detector.empty_share),
@@ -136,38 +135,38 @@ def _stacks(lake: "Lake", settings: TrainerSettings, choose_runner: "RunnerChoic
         progress=lambda done, total: show(f"stacks: {done} of {total} marked slices"),
     )
     prepared = _of_cache("stacks", cache)
-    if categoriser is None:
+    if detector.categories in {"none", "types"}:
         return prepared
-    return replace(
-        prepared,
-        data={**prepared.data, "categoriser": categoriser},
-        files={"categories": json.dumps(categories, sort_keys=True).encode()},
-    )
+    model_id, content = _categories(lake, detector.categories)
+    return replace(prepared, data={**prepared.data, "categories_of": model_id}, files={"categories": content})
 
 
-def _categories(lake: "Lake", wanted: str) -> tuple[dict[str, int], str | None]:
-    """What a categoriser of the lake sorts lesions into, and its id; nothing where none is wanted.
+def _categories(lake: "Lake", wanted: str) -> tuple[str, bytes]:
+    """The model that has labelled the lake's lesions, and its newest labels as the detector's loop reads them.
 
     Raises:
-        UsageError: the lake has no such categoriser, or nothing of what it says.
+        UsageError: the lake has no such model, or nothing of what it says.
     """
-    if wanted in {"none", "types"}:
-        return {}, None
     import pyarrow.compute as pc
 
+    from lesionary.anatomy import LESION_TYPES
     from lesionary.models import find_model
 
-    card = find_model(lake, wanted, "categoriser")
+    card = find_model(lake, wanted)
     rows = lake.read("labels", columns=["lesion_id", "round", "label"], where=pc.field("model_id") == card.model_id)
-    last = pc.max(rows["round"]).as_py()
-    rows = rows.filter(pc.equal(rows["round"], last)) if last is not None else rows
-    pairs = zip(rows["lesion_id"].to_pylist(), rows["label"].to_pylist(), strict=True)
-    found = {lesion: int(label) for lesion, label in pairs}
-    if not found:
+    if not rows.num_rows:
         raise UsageError(
-            "it has sorted no lesion of this lake", where=card.model_id, next_step="run `lesionary categorise apply`"
+            "it has labelled no lesion of this lake",
+            where=card.model_id,
+            next_step="name a categoriser or a triplet model; `lesionary models list` has them",
         )
-    return found, card.model_id
+    rows = rows.filter(pc.equal(rows["round"], pc.max(rows["round"])))
+    labels = rows["label"].to_pylist()
+    # A categoriser's labels are the numbers of its categories, a triplet model's are types.
+    numbered = all(label.isdecimal() for label in labels)
+    names = [str(number) for number in range(max(map(int, labels)) + 1)] if numbered else list(LESION_TYPES)
+    numbers = {lesion: names.index(label) for lesion, label in zip(rows["lesion_id"].to_pylist(), labels, strict=True)}
+    return card.model_id, json.dumps({"names": names, "lesions": numbers}, sort_keys=True).encode()
 
 
 def _of_cache(name: str, cache: "Cache") -> Prepared:

@@ -125,9 +125,10 @@ def test_categories_by_type_and_by_categoriser(source):
     assert lesion_categories(source, "none", None) == (None, ["lesion"])
     by_type, names = lesion_categories(source, "types", None)
     assert by_type["dl-1"] == names.index("lung")
-    assert lesion_categories(source, "categoriser-1", {"dl-0": 0, "dl-1": 2})[1] == ["0", "1", "2"]
+    assigned = {"names": ["a", "b"], "lesions": {"dl-0": 1}}
+    assert lesion_categories(source, "categoriser-1", assigned) == ({"dl-0": 1}, ["a", "b"])
     with pytest.raises(UsageError, match="no lesion of the training split has a category"):
-        lesion_categories(source, "categoriser-1", {"dl-5": 1})
+        lesion_categories(source, "categoriser-1", {"names": ["a", "b"], "lesions": {"dl-5": 1}})
 
 
 def test_a_table_of_something_else_is_no_source(source):

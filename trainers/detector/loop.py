@@ -98,14 +98,14 @@ class DetectorLearner(Learner):
 
 
 def lesion_categories(
-    source: StackSource, wanted: str, assigned: Mapping[str, int] | None
+    source: StackSource, wanted: str, assigned: Mapping[str, Any] | None
 ) -> tuple[dict[str, int] | None, list[str]]:
     """Lesion to category, None for one class; and what the categories are called.
 
     Args:
         source: of the stacks.
-        wanted: "none", "types", or the categoriser that `assigned` comes from.
-        assigned: its categories.
+        wanted: "none", "types", or the model that `assigned` comes from.
+        assigned: the `names` of its categories, and `lesions`: lesion to the number of one.
 
     Raises:
         UsageError: nothing of the training stacks has a category.
@@ -121,8 +121,7 @@ def lesion_categories(
         }
         names = list(LESION_TYPES)
     else:
-        known = dict(assigned or {})
-        names = [str(number) for number in range(max(known.values(), default=-1) + 1)]
+        known, names = dict((assigned or {}).get("lesions", {})), list((assigned or {}).get("names", []))
     train = {
         lesion
         for lesions, split in zip(source.lesion_ids, source.splits, strict=True)
@@ -133,7 +132,7 @@ def lesion_categories(
         raise UsageError(
             "no lesion of the training split has a category",
             where=f"categories={wanted}",
-            next_step="train a categoriser with `lesionary train categories`, or take categories=none",
+            next_step="sort lesions with `lesionary train categories`, or take categories=none",
         )
     return known, names
 
@@ -239,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, help="folder for weights, curve and checkpoints")
     parser.add_argument("--preset", choices=sorted(PRESETS), default=DEFAULT_PRESET)
     parser.add_argument("--weights", default=NO_WEIGHTS, help="of the backbone: imagenet, none or a file")
-    parser.add_argument("--categories", type=Path, help="JSON file: lesion to category")
+    parser.add_argument("--categories", type=Path, help='JSON file: {"names": […], "lesions": {lesion: number}}')
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="any setting, as JSON")
     parser.add_argument("--device")
     given = parser.parse_args(arguments)

@@ -35,8 +35,8 @@ class DetectorSettings:
     architecture: Literal["paper", "modern"] = "modern"
     backbone: str = "narrow"
     categories: str = "none"
-    """What boxes are sorted into: none (one class), types (the eight that readers know, where they are known), or a
-    categoriser of the lake."""
+    """What boxes are sorted into: none (one class), types (where a source says them), or what a model of the lake says:
+    a categoriser's categories, a triplet model's types."""
 
     pixel_mm: float = 0.8
     slices: int = 3
