@@ -144,9 +144,19 @@ def top_one(case, protocol, threshold, wanted=lambda lesion: True):
         if not here:
             continue
         total += 1
-        boxes = [one for one in detections if one["image"] == image]
+        boxes = [one for one in detections if one["image"] == image and not aside(one, lesions, protocol)]
         right += bool(boxes) and max(overlap(boxes[0], one, protocol) for one in here) > threshold + CLOSE / 10
     return right / total if total else None
+
+
+def aside(found, lesions, protocol):
+    """Whether it lies in an ignore region and hits no lesion."""
+    reached = [
+        lesion["ignore"]
+        for lesion in lesions
+        if lesion["image"] == found["image"] and overlap(found, lesion, protocol) >= protocol.threshold - CLOSE / 10
+    ]
+    return bool(reached) and all(reached)
 
 
 def average_precision(case, protocol, threshold, category=None):
@@ -173,7 +183,8 @@ def average_precision(case, protocol, threshold, category=None):
         if kind != "ignored":
             points.append((right / total, right / (right + wrong)))
     interpolated = sum(
-        max((precision for recall, precision in points if recall >= step / 100 - CLOSE), default=0.0)
+        # COCO compares without a tolerance, with hundredths that are multiples of .01.
+        max((precision for recall, precision in points if recall >= step * 0.01), default=0.0)
         for step in range(101)
     )
     before, whole = 0.0, 0.0

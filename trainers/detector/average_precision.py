@@ -13,7 +13,7 @@ from trainers.detector.hits import hits_of
 from trainers.detector.intervals import Estimate, Resampling, estimates
 from trainers.detector.overlaps import Pairs, pairs_of
 from trainers.detector.protocols import Assignment, Protocol, SecondHits
-from trainers.detector.scene import Scene, ranked, scene_of
+from trainers.detector.scene import Scene, of_category, scene_of
 
 COCO_OVERLAPS: tuple[float, ...] = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 """Thresholds that COCO averages over."""
@@ -106,23 +106,12 @@ def average_precision_of_pairs(
 
 
 def _by_category(scene: Scene, protocol: Protocol) -> list[tuple[int, Scene]]:
-    """A scene for each category of the truth; regions without a category are regions for all."""
-    truth, found = scene.truth, scene.every_detection
-    categories = np.unique(truth.categories[~truth.ignore])
+    """A scene for each category of the truth."""
+    categories = np.unique(scene.truth.categories[~scene.truth.ignore])
     categories = categories[categories != UNKNOWN]
-    if not len(categories) or not (found.categories != UNKNOWN).any():
+    if not (scene.given.categories != UNKNOWN).any():
         return []
-    return [
-        (
-            int(category),
-            ranked(
-                truth.lesions((truth.categories == category) | (truth.ignore & (truth.categories == UNKNOWN))),
-                found.taken(found.categories == category),
-                protocol,
-            ),
-        )
-        for category in categories
-    ]
+    return [(int(category), of_category(scene, int(category), protocol)) for category in categories]
 
 
 def _of_scene(
@@ -191,19 +180,20 @@ def _interpolated(right: Flags, owners: Whole, lesions: Whole, weights: Whole) -
         lesions: (patients,) how many each has.
         weights: (rows, patients).
     """
+    return np.array([[_of_row(right, row[owners], int(row @ lesions))] for row in weights])
+
+
+def _of_row(right: Flags, counted: Whole, lesions: int) -> float:
+    """The same for one row: how often each detection counts, and how many lesions there are."""
+    if not lesions:
+        return np.nan
     # Precision is highest, and recall grows, only where a lesion is hit.
     hits = np.flatnonzero(right)
-    counted = np.cumsum(weights[:, owners], axis=1)[:, hits] if len(hits) else np.zeros((len(weights), 0))
-    hit = np.cumsum(weights[:, owners[hits]], axis=1)
-    precisions = np.divide(hit, counted, out=np.zeros(hit.shape), where=counted > 0)
-    best = np.maximum.accumulate(precisions[:, ::-1], axis=1)[:, ::-1]
-    total = weights @ lesions
-    found = np.full((len(weights), 1), np.nan)
-    for row in np.flatnonzero(total > 0):
-        places = np.searchsorted(hit[row] / total[row], _RECALLS, side="left")
-        reached = places[places < len(hits)]
-        found[row, 0] = best[row][reached].sum() / len(_RECALLS)
-    return found
+    hit, among = np.cumsum(counted[hits]), np.cumsum(counted)[hits]
+    precisions = np.divide(hit, among, out=np.zeros(len(hits)), where=among > 0)
+    best = np.maximum.accumulate(precisions[::-1])[::-1]
+    places = np.searchsorted(hit / lesions, _RECALLS, side="left")
+    return float(best[places[places < len(hits)]].sum() / len(_RECALLS))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

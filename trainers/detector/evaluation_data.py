@@ -22,6 +22,19 @@ UNKNOWN = -1
 """The number of a type or category that nobody knows."""
 
 
+def places_by_image(images: Whole) -> Whole:
+    """Places of the rows, image after image, in their order within each."""
+    few = len(images) > 0 and images.max() < 2**16
+    # Short numbers are sorted by counting.
+    return np.argsort(images.astype(np.uint16) if few else images, kind="stable")
+
+
+def grown(boxes: Numbers, padding: float) -> Numbers:
+    """Boxes larger by so much on each side."""
+    larger: Numbers = boxes + np.array([-padding, -padding, padding, padding])
+    return larger
+
+
 def _nothing() -> Any:
     return np.empty(0)
 
@@ -85,6 +98,10 @@ class Truth:
     def lesions(self, chosen: NDArray[Any]) -> Self:
         """The same images with some of the lesions: places, or a flag for each."""
         return replace(self, **_taken(self, chosen, (one.name for one in fields(self) if one.name not in _OF_IMAGES)))
+
+    def grown(self, padding: float) -> Self:
+        """The same with every box larger by so much on each side."""
+        return replace(self, boxes=grown(self.boxes, padding))
 
     def only_images(self, chosen: Flags) -> Self:
         """Some of the images, numbered anew, and the lesions on them."""
@@ -175,19 +192,27 @@ class Detections:
             ),
         )
 
+    def grown(self, padding: float) -> Self:
+        """The same with every box larger by so much on each side."""
+        held = self.slice_boxes
+        on_slices = None if held is None else replace(held, boxes=grown(held.boxes, padding))
+        return replace(self, boxes=grown(self.boxes, padding), slice_boxes=on_slices)
+
     def on_images(self, chosen: Flags) -> Self:
         """Those on some of the images, which are numbered anew."""
-        kept = self.taken(chosen[self.images])
-        return replace(kept, images=(np.cumsum(chosen) - 1)[kept.images])
+        return self.taken(chosen[self.images]).with_images_numbered(chosen)
 
-    def checked_against(self, truth: Truth) -> Self:
-        """The same detections.
+    def with_images_numbered(self, chosen: Flags) -> Self:
+        """The same, all on images that are chosen, which are numbered anew."""
+        return self if chosen.all() else replace(self, images=(np.cumsum(chosen) - 1)[self.images])
+
+    def check_against(self, truth: Truth) -> None:
+        """Refuse detections on images that the truth does not have.
 
         Raises:
-            UsageError: one is on an image that the truth does not have.
+            UsageError: there is one.
         """
         _check_range(self.images, truth.image_count, "an image of the detections")
-        return self
 
 
 def _taken(held: object, chosen: NDArray[Any], names: Iterable[str]) -> dict[str, Any]:
@@ -215,12 +240,15 @@ def _put_boxes(held: object, name: str, count: int, of: str) -> None:
     boxes = np.asarray(getattr(held, name), np.float64).reshape(-1, 4)
     if len(boxes) != count:
         raise UsageError(f"{of}: {len(boxes)} boxes for {count} rows")
-    wrong = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])
-    if wrong.any():
-        raise UsageError(
-            f"{of}: box {int(np.argmax(wrong))} is none",
-            next_step="a box is x0, y0, x1, y1 in finite numbers with x1 >= x0 and y1 >= y0",
-        )
+    x0, y0, x1, y1 = boxes.T
+    # Nothing that is not finite is at least something and has a finite sum.
+    if not ((x1 >= x0).all() and (y1 >= y0).all() and np.isfinite(boxes.sum())):
+        wrong = ~np.isfinite(boxes).all(axis=1) | (x1 < x0) | (y1 < y0)
+        if wrong.any():
+            raise UsageError(
+                f"{of}: box {int(np.argmax(wrong))} is none",
+                next_step="a box is x0, y0, x1, y1 in finite numbers with x1 >= x0 and y1 >= y0",
+            )
     object.__setattr__(held, name, boxes)
 
 

@@ -4,12 +4,11 @@ The curve has a point for every score: all detections with it or a higher one. D
 by any threshold, so they make one point together, whatever their order. It starts where nothing is found.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trainers.detector.evaluation_data import Detections, Numbers, Truth, Whole
 from trainers.detector.hits import Hits, hits_of
@@ -177,21 +176,29 @@ def _events(scene: Scene, hits: Hits, protocol: Protocol, strata: Sequence[Strat
 
 def _sensitivities(events: _Events, weights: Whole, rates: Numbers, beyond: BeyondCurve) -> Numbers:
     """(rows, strata, rates) sensitivities where each patient counts as often as its weight says."""
-    wrong = _running_totals(weights[:, events.wrong_patients])
-    per_lesion = weights[:, events.lesion_patients]
-    hit = _running_totals(per_lesion[:, None, :] * events.members)
-    images = weights @ events.images
-    found = np.empty((len(weights), len(events.members), len(rates)))
-    for row in range(len(weights)):
-        low, high, part = _between(wrong[row], events.wrong_at, rates * images[row], beyond)
-        at_low, at_high = hit[row][:, events.hit_at[low]], hit[row][:, events.hit_at[high]]
-        found[row] = at_low + part * (at_high - at_low)
-        if beyond is BeyondCurve.EXTRAPOLATE:
-            # Hits after the last false positive count, and the last step goes on from there.
-            past = rates * images[row] > wrong[row][-1] + ROUNDING
-            found[row] += past * (hit[row][:, events.hit_at[-1:]] - at_high)
-    total = hit[:, :, -1:]
-    return np.minimum(share(found, total), 1.0)
+    return np.array([_row(events, row, rates, beyond) for row in weights])
+
+
+def _row(events: _Events, weights: Whole, rates: Numbers, beyond: BeyondCurve) -> Numbers:
+    wrong = np.concatenate([[0], np.cumsum(weights[events.wrong_patients])])
+    limits = rates * float(weights @ events.images)
+    low, high, part = _between(wrong, events.wrong_at, limits, beyond)
+    places = np.concatenate([events.hit_at[low], events.hit_at[high], events.hit_at[-1:], [events.members.shape[1]]])
+    hit = _totals_up_to(places, events.members, weights[events.lesion_patients].astype(np.float64))
+    at_low, at_high = hit[:, : len(rates)], hit[:, len(rates) : 2 * len(rates)]
+    found = at_low + part * (at_high - at_low)
+    if beyond is BeyondCurve.EXTRAPOLATE:
+        # Hits after the last false positive count, and the last step goes on from there.
+        found += (limits > wrong[-1] + ROUNDING) * (hit[:, -2:-1] - at_high)
+    return np.minimum(share(found, hit[:, -1:]), 1.0)
+
+
+def _totals_up_to(places: Whole, members: Numbers, weights: Numbers) -> Numbers:
+    """(strata, places) weight of each stratum's lesions among the first so many."""
+    ends = np.unique(np.concatenate([[0], places]))
+    parts = [members[:, start:end] @ weights[start:end] for start, end in itertools.pairwise(ends)]
+    totals = np.cumsum([np.zeros(len(members)), *parts], axis=0)
+    return totals[np.searchsorted(ends, places)].T
 
 
 def _between(wrong: Numbers, wrong_at: Whole, limits: Numbers, beyond: BeyondCurve) -> tuple[Whole, Whole, Numbers]:
@@ -218,12 +225,6 @@ def _between(wrong: Numbers, wrong_at: Whole, limits: Numbers, beyond: BeyondCur
     # Where no step adds a false positive there is no direction: what was reached stays.
     part = np.divide(limits - start, step, out=np.ones_like(limits), where=step > 0)
     return low, high, np.maximum(part, 0.0)
-
-
-def _running_totals(values: NDArray[Any]) -> Numbers:
-    totals = np.zeros((*values.shape[:-1], values.shape[-1] + 1))
-    np.cumsum(values, axis=-1, out=totals[..., 1:])
-    return totals
 
 
 def _curve(scene: Scene, events: _Events) -> FrocCurve:

@@ -1,7 +1,6 @@
 """Values out of a person's JSON: what is not as it should be is one line that names the file and the place in it."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +114,7 @@ class Entry:
 
     def _whole(self, name: str, value: object) -> int:
         number = self._number(name, value)
-        if not math.isfinite(number) or number != int(number):
+        if number != int(number):
             raise self.error(f"{name} is no whole number")
         return int(number)
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionary.errors import UsageError
-from trainers.detector.evaluation_data import Detections, Flags, Numbers, Truth, Whole
+from trainers.detector.evaluation_data import Detections, Flags, Numbers, Truth, Whole, places_by_image
 from trainers.detector.protocols import ROUNDING, Dimensions, Overlap, Protocol
 
 
@@ -46,7 +46,7 @@ def pairs_of(truth: Truth, found: Detections, protocol: Protocol) -> Pairs:
 
 
 def _same_image(detection_images: Whole, lesion_images: Whole, images: int) -> tuple[Whole, Whole]:
-    by_image = np.argsort(lesion_images, kind="stable")
+    by_image = places_by_image(lesion_images)
     counts = np.bincount(lesion_images, minlength=images)
     starts = np.cumsum(counts) - counts
     repeats = counts[detection_images]
@@ -56,9 +56,11 @@ def _same_image(detection_images: Whole, lesion_images: Whole, images: int) -> t
 
 
 def _shared_area(first: Numbers, second: Numbers, extra: float) -> Numbers:
-    low, high = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
-    sides: Numbers = np.maximum(high - low + extra, 0.0)
-    return sides[:, 0] * sides[:, 1]
+    x0, y0, x1, y1 = first.T
+    other_x0, other_y0, other_x1, other_y1 = second.T
+    width: Numbers = np.minimum(x1, other_x1) - np.maximum(x0, other_x0) + extra
+    height: Numbers = np.minimum(y1, other_y1) - np.maximum(y0, other_y0) + extra
+    return np.maximum(width, 0.0) * np.maximum(height, 0.0)
 
 
 def _area(boxes: Numbers, extra: float) -> Numbers:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from trainers.detector.evaluation_data import Detections, Flags, Truth, Whole
+from trainers.detector.evaluation_data import UNKNOWN, Detections, Flags, Truth, Whole, places_by_image
 from trainers.detector.protocols import NoisyRows, Protocol
 
 
@@ -17,8 +17,10 @@ class Scene:
     """Surest first over all images; of equal scores the lower image comes first, then the one given first."""
     places: Whole
     """(detections,) place among those of its image: 0 is its surest."""
-    every_detection: Detections
-    """On these images, before the surest were kept; in no order."""
+    given: Detections
+    """What was found in all, before images and boxes were left out."""
+    images: Flags
+    """Of the truth that was given, the images that stay."""
 
     def patients(self) -> tuple[Whole, int]:
         """(images,) the image's patient, numbered without gaps; and how many patients there are."""
@@ -55,27 +57,39 @@ def scene_of(truth: Truth, found: Detections, protocol: Protocol) -> Scene:
     Raises:
         UsageError: a detection is on an image that the truth does not have.
     """
+    found.check_against(truth)
     kept = keep_lesions(truth, protocol.noisy)
-    detections = found.checked_against(truth)
-    if not kept.images.all():
-        detections = detections.on_images(kept.images)
-    return ranked(kept.truth, detections, protocol)
+    places, within = _ranking(found, np.flatnonzero(kept.images[found.images]), protocol)
+    detections = found.taken(places).with_images_numbered(kept.images)
+    return Scene(kept.truth, detections, within, found, kept.images)
 
 
-def ranked(truth: Truth, detections: Detections, protocol: Protocol) -> Scene:
-    """Rank what was found and keep each image's surest boxes."""
+def of_category(scene: Scene, category: int, protocol: Protocol) -> Scene:
+    """A scene of one category's lesions and detections; regions without a category are regions for all."""
+    truth, found = scene.truth, scene.given
+    members = (truth.categories == category) | (truth.ignore & (truth.categories == UNKNOWN))
+    candidates = np.flatnonzero(scene.images[found.images] & (found.categories == category))
+    places, within = _ranking(found, candidates, protocol)
+    detections = found.taken(places).with_images_numbered(scene.images)
+    return Scene(truth.lesions(members), detections, within, found, scene.images)
+
+
+def _ranking(found: Detections, candidates: Whole, protocol: Protocol) -> tuple[Whole, Whole]:
+    """The surest of each image, surest first, and their places among those of their image."""
+    scores = found.scores[candidates]
     if protocol.least_score is not None:
-        detections = detections.taken(detections.scores >= protocol.least_score)
-    order = np.lexsort((detections.images, -detections.scores))
-    places = _places(detections.images[order])
-    kept = places < protocol.most_boxes
-    return Scene(truth, detections.taken(order[kept]), places[kept], detections)
-
-
-def _places(images: Whole) -> Whole:
-    by_image = np.argsort(images, kind="stable")
+        candidates = candidates[scores >= protocol.least_score]
+        scores = found.scores[candidates]
+    order = np.argsort(-scores)
+    ranked = scores[order]
+    # Only equal scores need the slower sort that ranks them by image, then as given.
+    if (ranked[1:] == ranked[:-1]).any():
+        order = np.lexsort((found.images[candidates], -scores))
+    candidates = candidates[order]
+    images = found.images[candidates]
+    by_image = places_by_image(images)
     counts = np.bincount(images)
-    starts = np.cumsum(counts) - counts
-    places = np.empty(len(images), np.int64)
-    places[by_image] = np.arange(len(images)) - np.repeat(starts, counts)
-    return places
+    within = np.empty(len(images), np.int64)
+    within[by_image] = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = within < protocol.most_boxes
+    return candidates[kept], within[kept]

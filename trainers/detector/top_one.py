@@ -1,4 +1,7 @@
-"""Top-1 accuracy, as the 2017 paper has it: is an image's surest box on a lesion, whatever its class?"""
+"""Top-1 accuracy, as the 2017 paper has it: is an image's surest box on a lesion, whatever its class?
+
+Boxes in ignore regions count neither way: the surest of the others is asked.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +10,7 @@ import numpy as np
 
 from trainers.detector.evaluation_data import Detections, Flags, Numbers, Truth, Whole
 from trainers.detector.intervals import Estimate, Resampling, estimates, share
-from trainers.detector.overlaps import Pairs, pairs_of
+from trainers.detector.overlaps import Pairs, pairs_of, reaches
 from trainers.detector.protocols import ROUNDING, TOP_ONE_OVERLAPS, Protocol
 from trainers.detector.scene import Scene, scene_of
 from trainers.detector.strata import Stratum, strata_of
@@ -74,11 +77,12 @@ def top_one_of_pairs(
 ) -> TopOne:
     """The same for pairs that are known already."""
     truth, found = scene.truth, scene.detections
-    surest = (scene.places == 0)[pairs.detections] & ~truth.ignore[pairs.lesions]
+    surest_boxes = _surest(scene, pairs, protocol.threshold)
+    surest = surest_boxes[pairs.detections] & ~truth.ignore[pairs.lesions]
     best = np.array([_best(truth, pairs, surest & part.members[pairs.lesions]) for part in strata])
     shown = np.array([np.bincount(truth.images[part.members], minlength=truth.image_count) > 0 for part in strata])
     with_lesion = np.bincount(truth.images[~truth.ignore], minlength=truth.image_count) > 0
-    with_box = np.bincount(found.images, minlength=truth.image_count) > 0
+    with_box = np.bincount(found.images[surest_boxes], minlength=truth.image_count) > 0
     patients, count = scene.patients()
     right = _by_patient(shown & (best > protocol.threshold + ROUNDING), patients, count)
     shown_by_patient = _by_patient(shown, patients, count)
@@ -101,6 +105,18 @@ def top_one_of_pairs(
             float((everywhere > overlap + ROUNDING).mean()) if everywhere.size else None for overlap in TOP_ONE_OVERLAPS
         ),
     )
+
+
+def _surest(scene: Scene, pairs: Pairs, threshold: float) -> Flags:
+    """(detections,) is its image's surest, those left out that lie in an ignore region and hit no lesion."""
+    enough, in_region = reaches(pairs, threshold), scene.truth.ignore[pairs.lesions]
+    aside, surest = np.zeros(scene.detections.count, bool), np.zeros(scene.detections.count, bool)
+    aside[pairs.detections[enough & in_region]] = True
+    aside[pairs.detections[enough & ~in_region]] = False
+    counted = np.flatnonzero(~aside)
+    _, firsts = np.unique(scene.detections.images[counted], return_index=True)
+    surest[counted[firsts]] = True
+    return surest
 
 
 def _best(truth: Truth, pairs: Pairs, chosen: Flags) -> Numbers:
