@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import evaluate_ssbr, evaluate_table
+from cli import evaluate_detection, evaluate_ssbr, evaluate_table
 from cli.console import live_line, note
 from cli.options import (
     DEFAULT_LAKE,
@@ -34,6 +34,7 @@ app = typer.Typer(help="Measure what a feature set is good for.", no_args_is_hel
 
 app.command("table")(evaluate_table.table)
 app.command("ssbr")(evaluate_ssbr.ssbr)
+app.command("detection")(evaluate_detection.detection)
 
 ReportOption = Annotated[
     Path | None,

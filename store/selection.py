@@ -75,3 +75,16 @@ def lesions_where(
             next_step="widen the condition" if asked else "run `lesionary ingest` and `lesionary sync`",
         )  # fmt: skip
     return numbers
+
+
+def lesion_ids_where(connection: "duckdb.DuckDBPyConnection", where: str) -> frozenset[str]:
+    """Names of the lesions that a condition leaves; see `lesions_where`.
+
+    Raises:
+        StoreError: the condition is none, takes too long, or no lesion is left.
+    """
+    rows = connection.execute(
+        "SELECT lesion_id FROM lake_rows.lesion_features WHERE lesion_number IN (SELECT unnest(?::BIGINT[]))",
+        [lesions_where(connection, where).tolist()],
+    ).fetchall()
+    return frozenset(lesion_id for (lesion_id,) in rows)
