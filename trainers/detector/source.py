@@ -75,8 +75,7 @@ class StackSource:
             raise ArtifactError(
                 "no cache of stacks: it has other columns", next_step="make it again with `lesionary train detector`"
             )
-        self._table = table
-        self._pixels = table["pixels"].combine_chunks() if table.num_rows else None
+        self._pixels = table["pixels"]
         self.splits: NDArray[np.object_] = table["split"].to_numpy()
         self.patient_ids: NDArray[np.object_] = table["patient_id"].to_numpy()
         self.series_ids: NDArray[np.object_] = table["series_id"].to_numpy()
@@ -114,7 +113,7 @@ class StackSource:
         Raises:
             ArtifactError: the cache has fewer.
         """
-        encoded = self._pixels[row] if self._pixels is not None else ()
+        encoded = self._pixels[row].values
         spare = len(encoded) - slices
         if spare < 0 or spare % 2:
             raise ArtifactError(
