@@ -25,7 +25,7 @@ from etl.phantom.pacs_marks import (
 )
 from etl.phantom.plan import SeriesPlan
 from etl.phantom.reading import draw_slice, read_key
-from etl.phantom.series_writer import lesion_name
+from etl.phantom.true_masks import lesion_name
 
 _FORMATS = (("sr",), ("gsps",), ("aim",), ("sr", "gsps", "aim"))
 _HEAD_Z_MM = 1_500.0

@@ -30,7 +30,7 @@ CLICK_SIGMA_PX = 0.35
 _CARE = (1.0, 0.5, 0.25, 0.0)
 
 # The part of a pixel that must belong to the lesion for the pixel to count.
-_MASK_THRESHOLD = 0.5
+MASK_THRESHOLD = 0.5
 # Nobody marks what is smaller than this on the image.
 _SMALLEST_LONG_PX = 2.5
 
@@ -88,7 +88,7 @@ def draw_slice(plan: SeriesPlan, slice_index: int) -> DrawnSlice:
 def read_key(plan: SeriesPlan, key: KeySlice, drawn: DrawnSlice) -> Reading | None:
     """What a reader writes down for a key slice; None when the lesion is not to be seen or leaves the image."""
     mask = drawn.masks.get(key.lesion_id)
-    measured = None if mask is None else measure_mask(mask > _MASK_THRESHOLD)
+    measured = None if mask is None else measure_mask(mask > MASK_THRESHOLD)
     if measured is None:
         return None
     spot = [_STREAM, plan.patient.seed, plan.patient.index, plan.study_index, plan.series.index, key.lesion_id]

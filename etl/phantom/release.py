@@ -26,6 +26,7 @@ from etl.phantom.reading import confirm
 from etl.phantom.release_table import sort_key, table_text
 from etl.phantom.release_zips import IMAGE_FOLDER, NumberedZips
 from etl.phantom.series_writer import SeriesResult, total_slices, write_series
+from etl.phantom.true_masks import TRUTH_MASKS_FILE, write_true_masks
 from etl.phantom.truth import TABLE_FILE, TRUTH_FILE, TRUTH_TABLE_FILE, quirk_places, write_truth
 from etl.release_format import DEFAULT_PNG_LEVEL
 from lesionary.artifacts import atomic_write_bytes
@@ -110,6 +111,7 @@ def write_release(
     places = quirk_places(quirks, results, rows)
     recorded = asdict(settings) | {"quirks": list(quirks)}
     write_truth(folder, recorded, places, results, rows)
+    write_true_masks(folder, {result.plan.name: result.masks for result in results}, rows)
     atomic_write_bytes(folder / TABLE_FILE, apply_to_table(quirks, table_text(rows)))
     seconds = time.monotonic() - started
     files = sum(result.files for result in results)
@@ -205,7 +207,7 @@ def _prepare(folder: Path, *, force: bool) -> None:
             next_step="choose another folder, or replace the release in it with --force",
         )
     # The table goes first: without it nobody takes the rest for a release.
-    for name in (TABLE_FILE, TRUTH_TABLE_FILE, TRUTH_FILE):
+    for name in (TABLE_FILE, TRUTH_TABLE_FILE, TRUTH_FILE, TRUTH_MASKS_FILE):
         (folder / name).unlink(missing_ok=True)
     for path in (*folder.glob(f"{IMAGE_FOLDER}_*.zip"), *folder.glob(f".{IMAGE_FOLDER}_*.part")):
         path.unlink()

@@ -16,6 +16,7 @@ from etl.phantom.plan import KeySlice, SeriesPlan
 from etl.phantom.reading import DrawnSlice, Reading, draw_slice, read_key
 from etl.phantom.release_table import ReleaseRow
 from etl.phantom.slice_files import edited_file
+from etl.phantom.true_masks import TrueMask, lesion_name, masks_on_slice
 from lesionary.anatomy import UNKNOWN_TYPE_CODE, code_from_lesion_type
 
 _STREAM = 7103
@@ -60,13 +61,9 @@ class SeriesResult:
     rows: tuple[ReleaseRow, ...]
     slices: tuple[SliceTruth, ...]
     unmarked: tuple[UnmarkedLesion, ...]
+    masks: tuple[TrueMask, ...]
     files: int
     bytes: int
-
-
-def lesion_name(plan: SeriesPlan, lesion_id: int) -> str:
-    """A lesion's name through all studies of its patient."""
-    return f"{plan.patient.index:06d}-{lesion_id:02d}"
 
 
 def write_series(plan: SeriesPlan, folder: Path, png_level: int) -> SeriesResult:
@@ -80,6 +77,7 @@ def write_series(plan: SeriesPlan, folder: Path, png_level: int) -> SeriesResult
     rows: list[ReleaseRow] = []
     truths: list[SliceTruth] = []
     unmarked: list[UnmarkedLesion] = []
+    masks: list[TrueMask] = []
     files = written = 0
     part_folder = folder / f".{plan.name}.part"
     shutil.rmtree(part_folder, ignore_errors=True)
@@ -96,9 +94,10 @@ def write_series(plan: SeriesPlan, folder: Path, png_level: int) -> SeriesResult
             truths.append(SliceTruth(slice_index, z_mm, body_height(plan.patient, z_mm)))
             rows += _rows_of_slice(plan, slice_index, drawn, truths[-1].height)
             unmarked += _unmarked_on_slice(plan, slice_index, drawn)
+            masks += masks_on_slice(plan, slice_index, drawn)
     shutil.rmtree(folder / plan.name, ignore_errors=True)
     part_folder.rename(folder / plan.name)
-    return SeriesResult(plan, tuple(rows), tuple(truths), tuple(unmarked), files, written)
+    return SeriesResult(plan, tuple(rows), tuple(truths), tuple(unmarked), tuple(masks), files, written)
 
 
 def _rows_of_slice(plan: SeriesPlan, slice_index: int, drawn: DrawnSlice, height: float) -> list[ReleaseRow]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from etl.phantom.quirks import TABLE_QUIRKS
 from etl.phantom.release_table import ReleaseRow
 from etl.phantom.release_zips import IMAGE_FOLDER
-from etl.phantom.series_writer import SeriesResult, lesion_name
+from etl.phantom.series_writer import SeriesResult
+from etl.phantom.true_masks import lesion_name
 from etl.release_format import csv_text
 from lesionary.artifacts import atomic_write_bytes
 

@@ -71,9 +71,12 @@ def test_folders_and_zips_hold_the_same_bytes_whatever_the_number_of_workers(wri
             members |= {name: hashlib.sha256(opened.read(name)).hexdigest() for name in opened.namelist()}
 
     assert members == {name: digest for name, digest in plain.items() if name.endswith(".png")}
-    assert {name for name in packed if "zip" not in name} == {"DL_info.csv", "truth.csv", "truth.json"}
+    assert {name for name in packed if "zip" not in name} == {
+        "DL_info.csv", "truth.csv", "truth.json", "truth_masks.json",
+    }  # fmt: skip
     assert packed["DL_info.csv"] == plain["DL_info.csv"]
     assert packed["truth.csv"] == plain["truth.csv"]
+    assert packed["truth_masks.json"] == plain["truth_masks.json"]
 
 
 def test_the_same_settings_give_the_same_zips(zipped: Written, tmp_path: Path) -> None:
