@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import evaluate_detection, evaluate_ssbr, evaluate_table
-from cli.console import live_line, note
+from cli import evaluate_detection, evaluate_masks, evaluate_ssbr, evaluate_table
+from cli.console import live_line
 from cli.options import (
     DEFAULT_LAKE,
     AsOfOption,
@@ -24,6 +24,7 @@ from cli.options import (
 )
 from cli.reading import reading
 from cli.render import as_json_text
+from cli.report_files import write_report
 from lesionary.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ app = typer.Typer(help="Measure what a feature set is good for.", no_args_is_hel
 app.command("table")(evaluate_table.table)
 app.command("ssbr")(evaluate_ssbr.ssbr)
 app.command("detection")(evaluate_detection.detection)
+app.command("masks")(evaluate_masks.masks)
 
 ReportOption = Annotated[
     Path | None,
@@ -170,19 +172,5 @@ def _say(
     text = markdown + "\n" + lineage_markdown(lineage)
     # Files before anything is printed: whoever reads may close the pipe early.
     if picture is not None or folder is not None:
-        _write_files(name, record, text, chart(), picture, folder)
+        write_report(name, record, text, chart(), picture, folder)
     print(record if as_json else text)
-
-
-def _write_files(name: str, record: str, text: str, drawn: bytes, picture: Path | None, folder: Path | None) -> None:
-    from cli.figures.gallery import write_chart
-    from lesionary.artifacts import atomic_write_bytes
-
-    if picture is not None:
-        write_chart(drawn, picture)
-        note(f"picture: {picture}")
-    if folder is not None:
-        write_chart(drawn, folder / f"{name}.png")
-        atomic_write_bytes(folder / f"{name}.json", f"{record}\n".encode())
-        atomic_write_bytes(folder / f"{name}.md", f"{text}\n![{name}]({name}.png)\n".encode())
-        note(f"report: {folder}/{name}.json, .md and .png")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import note
 from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, PictureOption
 from cli.render import as_json_text
+from cli.report_files import write_report
 from lesionary.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def ssbr(
     if picture is not None or report_folder is not None:
         known = known_slices(wanted, heights) if heights is not None else None
         drawn = _drawn(wanted, known, parts.thresholds if parts else None)
-        _write(drawn, record, text, picture, report_folder)
+        write_report("ssbr", record, text, drawn, picture, report_folder)
     print(record if as_json else text)
 
 
@@ -101,17 +101,3 @@ def _drawn(
     ]
     truth = TrueHeights(*known, thresholds, PHANTOM_BOUNDARIES) if known and thresholds else None
     return heights_chart(curves, truth)
-
-
-def _write(drawn: bytes, record: str, text: str, picture: Path | None, folder: Path | None) -> None:
-    from cli.figures.gallery import write_chart
-    from lesionary.artifacts import atomic_write_bytes
-
-    if picture is not None:
-        write_chart(drawn, picture)
-        note(f"picture: {picture}")
-    if folder is not None:
-        write_chart(drawn, folder / "ssbr.png")
-        atomic_write_bytes(folder / "ssbr.json", f"{record}\n".encode())
-        atomic_write_bytes(folder / "ssbr.md", f"{text}\n![heights](ssbr.png)\n".encode())
-        note(f"report: {folder}/ssbr.json, .md and .png")

@@ -23,6 +23,7 @@ from cli import (
     lesion_map,
     locate,
     match,
+    measure,
     models,
     patients,
     phantom,
@@ -77,6 +78,7 @@ def prepare(
 app.command("ingest")(ingest.ingest)
 app.command("embed")(embed.embed)
 app.command("locate")(locate.locate)
+app.command("measure")(measure.measure)
 app.command("sync")(sync.sync)
 app.command("sql")(sql.sql)
 app.command("train")(train.train)

@@ -208,19 +208,10 @@ def slices_around(
     Returns:
         None when the key slice is not there.
     """
-    key = int(np.searchsorted(places.indices, key_index))
-    if key == len(places.indices) or places.indices[key] != key_index:
+    found = _key_place(places, key_index, spacing_z_mm)
+    if found is None:
         return None
-    z_mm = places.z_mm
-    if not math.isfinite(z_mm[key]):
-        z_mm = places.indices * np.float64(spacing_z_mm if spacing_z_mm and spacing_z_mm > 0 else math.nan)
-    nearest = [
-        # Slice numbers tell as well: from 7 to 9 are two intervals, unless slice 8 is there and at the same place.
-        abs(z_mm[one] - z_mm[key]) / (1 + abs(int(places.indices[one]) - key_index) - abs(one - key))
-        for one in (_next_place(places, z_mm, key, -1), _next_place(places, z_mm, key, 1))
-        if one is not None
-    ]
-    widest = _GAP_INTERVALS * min(nearest, default=0.0)
+    key, z_mm, widest = found
     steps = [step_mm * number for number in range(1, count // 2 + 1)]
     parts: list[dict[int, float]] = [
         *(_between(places, z_mm, key, -1, widest, step) for step in reversed(steps)),
@@ -233,6 +224,51 @@ def slices_around(
         for one, weight in part.items():
             weights[row, used.index(one)] = weight
     return [int(places.indices[one]) for one in used], weights
+
+
+def connected_slices(places: SlicePlaces, key_index: int, spacing_z_mm: float | None) -> list[tuple[int, float]] | None:
+    """The slices that follow each other through the key slice without a gap, in order.
+
+    Args:
+        places: the series' slices.
+        key_index: number of the key slice.
+        spacing_z_mm: stands in where the key slice's place is unknown; without it the key slice is alone.
+
+    Returns:
+        Each one's number and how far beyond the key slice it lies, mm; None when the key slice is not there.
+    """
+    found = _key_place(places, key_index, spacing_z_mm)
+    if found is None:
+        return None
+    key, z_mm, widest = found
+    numbers = [key]
+    for direction in (-1, 1):
+        here = key
+        while (following := _next_place(places, z_mm, here, direction)) is not None:
+            if not direction * (z_mm[following] - z_mm[here]) <= widest:
+                break
+            here = following
+            numbers.append(here)
+    return [(int(places.indices[one]), float(z_mm[one] - z_mm[key]) if one != key else 0.0) for one in sorted(numbers)]
+
+
+def _key_place(
+    places: SlicePlaces, key_index: int, spacing_z_mm: float | None
+) -> tuple[int, NDArray[np.float64], float] | None:
+    """Where the key slice stands among the others, the places of all, and the widest step that is no gap."""
+    key = int(np.searchsorted(places.indices, key_index))
+    if key == len(places.indices) or places.indices[key] != key_index:
+        return None
+    z_mm = places.z_mm
+    if not math.isfinite(z_mm[key]):
+        z_mm = places.indices * np.float64(spacing_z_mm if spacing_z_mm and spacing_z_mm > 0 else math.nan)
+    nearest = [
+        # Slice numbers tell as well: from 7 to 9 are two intervals, unless slice 8 is there and at the same place.
+        abs(z_mm[one] - z_mm[key]) / (1 + abs(int(places.indices[one]) - key_index) - abs(one - key))
+        for one in (_next_place(places, z_mm, key, -1), _next_place(places, z_mm, key, 1))
+        if one is not None
+    ]
+    return key, z_mm, _GAP_INTERVALS * min(nearest, default=0.0)
 
 
 def _between(

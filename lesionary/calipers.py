@@ -36,7 +36,7 @@ def measure_calipers(mask: NDArray[np.bool_], spacing_xy_mm: tuple[float, float]
     Returns:
         None for an empty mask.
     """
-    edges_px = _boundary_edges(mask)
+    edges_px = boundary_edges(mask)
     if len(edges_px) == 0:
         return None
     spacing = np.asarray(spacing_xy_mm, np.float64)
@@ -54,7 +54,7 @@ def measure_calipers(mask: NDArray[np.bool_], spacing_xy_mm: tuple[float, float]
     return Calipers((x1, y1, x2, y2), (u1, v1, u2, v2), math.dist(start, end), math.dist(foot, head))
 
 
-def _boundary_edges(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+def boundary_edges(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Pieces of the contour at one half, (n, 2 ends, x and y): one or two in every square of four pixel middles."""
     padded = np.pad(np.asarray(mask, bool), 1)
     corners = [padded[:-1, :-1], padded[:-1, 1:], padded[1:, 1:], padded[1:, :-1]]
@@ -76,7 +76,8 @@ def _outermost(points: NDArray[np.float64]) -> NDArray[np.float64]:
     points = points[order]
     first = np.flatnonzero(np.r_[True, points[1:, 1] != points[:-1, 1]])
     last = np.r_[first[1:], len(points)] - 1
-    return points[np.unique(np.concatenate([first, last]))]
+    outermost: NDArray[np.float64] = points[np.unique(np.concatenate([first, last]))]
+    return outermost
 
 
 def _farthest(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

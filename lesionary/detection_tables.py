@@ -4,6 +4,7 @@ import pyarrow as pa
 
 from lesionary.columns import (
     CREATED_AT,
+    FLAG,
     MODEL_ID,
     PATIENT_ID,
     REAL,
@@ -21,6 +22,8 @@ _UNIT_ID = text("unit_id", "the model and the series, as model_id/series_id")
 _BOX = Column(
     "box_xyxy_px", pa.list_(REAL, 4), "x_min, y_min, x_max, y_max; the first pixel's centre lies at (0, 0)", "px"
 )
+_MASK_UNIT = text("unit_id", "the method, for detections their model's id, and the series, with / between them")
+_METHOD = text("method", "how it was made, with its version, such as contrast-1")
 
 CATEGORIES = Table(
     "categories",
@@ -98,8 +101,8 @@ MASKS = Table(
     "the pixels of one lesion, or of one detection, on one slice",
     ("method", "lesion_id", "slice_index"),
     (
-        text("unit_id", "the method and the series, as method/series_id"),
-        text("method", "how it was made, with its version, such as grabcut-1"),
+        _MASK_UNIT,
+        _METHOD,
         text("lesion_id", "the lesion, or the detection"),
         SERIES_ID,
         count("slice_index", "number of the slice in its source, 1-based"),
@@ -120,29 +123,41 @@ MASKS = Table(
 MASKED_LESIONS = Table(
     "masked_lesions",
     1,
-    "what the masks of one lesion, or of one detection, measure",
+    "what the masks of one lesion, or of one detection, measure, or why it has none",
     ("method", "lesion_id"),
     (
-        text("unit_id", "the method and the series, as method/series_id"),
-        text("method", "how it was made, with its version, such as grabcut-1"),
+        _MASK_UNIT,
+        _METHOD,
         text("lesion_id", "the lesion, or the detection"),
         text("marked_by", "reader for a lesion; the model's id for a detection"),
         SERIES_ID,
         count("slice_index", "key slice: the one measured on"),
+        text("left_out", "why there is no mask; null where there is one", nullable=True),
         Column(
             "long_axis_px",
             pa.list_(REAL, 4),
             "x1, y1, x2, y2 of the long diameter; the first pixel's centre lies at (0, 0)",
             "px",
+            nullable=True,
         ),
         Column(
-            "short_axis_px", pa.list_(REAL, 4), "x1, y1, x2, y2 of the short diameter, square to the long one", "px"
+            "short_axis_px",
+            pa.list_(REAL, 4),
+            "x1, y1, x2, y2 of the short diameter, square to the long one",
+            "px",
+            nullable=True,
         ),
         real("long_mm", "mm", "long diameter of the mask; null without a pixel spacing"),
         real("short_mm", "mm", "short diameter of the mask; null without a pixel spacing"),
         real("area_mm2", "mm²", "of the mask on the key slice; null without a pixel spacing"),
         real("volume_mm3", "mm³", "of all slices; null where the distance between slices is unknown"),
         count("slices", "slices with a mask"),
+        Column(
+            "cut_short",
+            FLAG,
+            "the lake's slices, or those without a gap, end before the lesion does: its volume is a lower bound",
+            nullable=True,
+        ),
         text("fingerprint", "digest of the mark and the series it was made from; one that has another by now is due"),
     ),
     "unit_id",

@@ -296,8 +296,8 @@ CREATE TABLE lake_rows.masks (
 );
 CREATE TABLE lake_rows.masked_lesions (
     unit_id VARCHAR, method VARCHAR, lesion_id VARCHAR, marked_by VARCHAR, series_id VARCHAR, slice_index INTEGER,
-    long_axis_px DOUBLE[4], short_axis_px DOUBLE[4], long_mm DOUBLE, short_mm DOUBLE, area_mm2 DOUBLE,
-    volume_mm3 DOUBLE, slices INTEGER, fingerprint VARCHAR, shard INTEGER
+    left_out VARCHAR, long_axis_px DOUBLE[4], short_axis_px DOUBLE[4], long_mm DOUBLE, short_mm DOUBLE,
+    area_mm2 DOUBLE, volume_mm3 DOUBLE, slices INTEGER, cut_short BOOLEAN, fingerprint VARCHAR, shard INTEGER
 );
 
 CREATE VIEW categories AS SELECT * EXCLUDE (shard) FROM lake_rows.categories;
@@ -323,6 +323,13 @@ LEFT JOIN (
         arg_max(volume_mm3, method) AS volume_mm3
     FROM lake_rows.masked_lesions GROUP BY lesion_id
 ) AS measured ON measured.lesion_id = detection.detection_id;
+CREATE VIEW lesion_measurements AS
+SELECT
+    feature.*, measured.method AS mask_method, measured.left_out AS mask_left_out, measured.long_mm AS mask_long_mm,
+    measured.short_mm AS mask_short_mm, measured.area_mm2 AS mask_area_mm2, measured.volume_mm3 AS mask_volume_mm3,
+    measured.slices AS mask_slices, measured.cut_short AS mask_cut_short
+FROM lesion_features AS feature
+JOIN lake_rows.masked_lesions AS measured USING (lesion_id);
 """
 
 

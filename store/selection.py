@@ -83,8 +83,14 @@ def lesion_ids_where(connection: "duckdb.DuckDBPyConnection", where: str) -> fro
     Raises:
         StoreError: the condition is none, takes too long, or no lesion is left.
     """
+    return frozenset(lesion_names(connection, lesions_where(connection, where)))
+
+
+def lesion_names(connection: "duckdb.DuckDBPyConnection", numbers: NDArray[np.int64]) -> list[str]:
+    """Names of lesions by their numbers, in the order of the names."""
     rows = connection.execute(
-        "SELECT lesion_id FROM lake_rows.lesion_features WHERE lesion_number IN (SELECT unnest(?::BIGINT[]))",
-        [lesions_where(connection, where).tolist()],
+        "SELECT lesion_id FROM lake_rows.lesion_features WHERE lesion_number IN (SELECT unnest(?::BIGINT[])) "
+        "ORDER BY lesion_id",
+        [numbers.tolist()],
     ).fetchall()
-    return frozenset(lesion_id for (lesion_id,) in rows)
+    return [name for (name,) in rows]

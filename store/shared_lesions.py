@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lesionary.errors import StoreError
 from store.features import FeatureSet, no_vector, open_vectors
+from store.selection import lesion_names
 from store.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -66,9 +67,6 @@ class SharedLesions:
                 where=where,
                 next_step="leave a set out, or embed the lesions that it lacks",
             )
-        names = connection.execute(
-            "SELECT lesion_id FROM lake_rows.lesion_features WHERE lesion_number IN (SELECT unnest(?::BIGINT[]))",
-            [numbers.tolist()],
-        ).fetchall()
+        names = lesion_names(connection, numbers)
         rows = {name: opened.positions(numbers) for name, opened in vectors.items()}
-        return cls(numbers, frozenset(name for (name,) in names), vectors, rows, with_vector)
+        return cls(numbers, frozenset(names), vectors, rows, with_vector)
