@@ -41,6 +41,7 @@ class LesionScore:
     lesion_type: str
     true_long_mm: float
     true_short_mm: float
+    masked: bool
     dice_2d: float
     dice_3d: float
     long_error_mm: float | None
@@ -102,7 +103,7 @@ def read_true_lesions(truth: Path) -> dict[int, TrueLesion]:
                 row,
                 entry["type"],
                 float(entry["spacing_mm"]),
-                {one[0]: MaskRuns(*one[2:6], tuple(one[6])) for one in entry["slices"]},
+                {one[0]: MaskRuns(one[2], one[3], one[4], one[5], tuple(one[6])) for one in entry["slices"]},
                 float(entry["slices"][0][1]),
             )
             for entry in json.loads(truth.read_bytes())["lesions"]
@@ -176,7 +177,7 @@ def summarise(scores: Sequence[LesionScore]) -> MaskScores:
         figures[f"{name}_p95"] = float(np.quantile(errors, 0.95)) if errors else None
     return MaskScores(
         lesions=len(scores),
-        masked=sum(one.dice_2d > 0 or one.long_error_mm is not None for one in scores),
+        masked=sum(one.masked for one in scores),
         dice_2d_mean=float(np.mean(flat)),
         dice_2d_median=float(np.median(flat)),
         dice_3d_mean=float(np.mean(solid)),
@@ -199,6 +200,7 @@ def _score(row: Mapping[str, Any], masks: Mapping[int, MaskRuns], known: TrueLes
         lesion_type=known.lesion_type,
         true_long_mm=true.long_mm,
         true_short_mm=true.short_mm,
+        masked=row["left_out"] is None,
         dice_2d=dice({key: masks[key]} if key in masks else {}, {key: mask}),
         dice_3d=dice(masks, true_masks),
         long_error_mm=None if row["long_mm"] is None else row["long_mm"] - true.long_mm,
