@@ -10,7 +10,8 @@ from scipy import ndimage
 from etl.mask_fitting import LARGEST_BELIEF, Image, KeyFit, Mask, evidence, persuaded, take
 from etl.mask_outlines import Frame, Outline
 
-_EVIDENCE = 0.6
+# Along the body nothing was marked, so HU count for more than in the plane.
+_EVIDENCE = 0.9
 # Belief in the ellipsoid that goes on from the key slice's mask: how steeply it falls, per radius.
 _TRUST_IN_ROUNDNESS = 4.0
 # A section may be so much wider than the one before, per millimetre between them; each pixel beyond costs.
