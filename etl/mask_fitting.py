@@ -69,6 +69,14 @@ def to_slice(inside: Mask, frame: Frame, shape: tuple[int, int]) -> Mask:
     return whole
 
 
+def middle_of(inside: Mask, frame: Frame) -> tuple[float, float]:
+    """The middle of a mask of the grid, x and y in pixels of the slice."""
+    rows, columns = np.nonzero(inside)
+    x = frame.left_px - 0.5 + (float(columns.mean()) + 0.5) / frame.finer
+    y = frame.top_px - 0.5 + (float(rows.mean()) + 0.5) / frame.finer
+    return x, y
+
+
 def fit_key_slice(pixels: Image, frame: Frame, outline: Outline) -> KeyFit | None:
     """The mask on the key slice; None when nothing inside stands out from its surroundings.
 

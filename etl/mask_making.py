@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from etl.mask_fitting import Mask, fit_key_slice, take, to_slice
+from etl.mask_fitting import KeyFit, Mask, fit_key_slice, middle_of, take, to_slice
 from etl.mask_growing import Section, grow
 from etl.mask_outlines import Frame, Outline, frame_of, outline_of_box, outline_of_diameters
 from etl.patch_cutting import Series
@@ -80,10 +80,10 @@ def make_masks(mark: Mark, series: Series, read: Read) -> Masked | LeftOut:
     found = _outline(mark, shape)
     if isinstance(found, LeftOut):
         return found
-    outline, frame = found
-    fit = fit_key_slice(take(read(mark.slice_index), frame), frame, outline)
-    if fit is None:
+    fitted = _fitted(*found, read(mark.slice_index))
+    if fitted is None:
         return LeftOut.NOTHING_FOUND
+    outline, frame, fit = fitted
     sections = [Section(mark.slice_index, fit.inside)]
     cut_short = True
     has_spacing = is_possible_spacing(series.spacing_xy_mm)
@@ -115,6 +115,19 @@ def _outline(mark: Mark, shape: tuple[int, int]) -> tuple[Outline, Frame] | Left
     outline = outline or outline_of_box(mark.box_px)
     frame = frame_of(outline, shape)
     return LeftOut.BOX_OUTSIDE_IMAGE if frame is None else (outline, frame)
+
+
+def _fitted(outline: Outline, frame: Frame, image: NDArray[np.int16]) -> tuple[Outline, Frame, KeyFit] | None:
+    """The mask on the key slice; what was known as a box only is moved to the middle of what was found there."""
+    fit = fit_key_slice(take(image, frame), frame, outline)
+    if fit is None or outline.from_diameters:
+        return None if fit is None else (outline, frame, fit)
+    moved = outline.moved_to(middle_of(fit.inside, frame))
+    moved_frame = frame_of(moved, image.shape)
+    moved_fit = None if moved_frame is None else fit_key_slice(take(image, moved_frame), moved_frame, moved)
+    if moved_frame is None or moved_fit is None:
+        return outline, frame, fit
+    return moved, moved_frame, moved_fit
 
 
 def _encoded(on_slices: dict[int, Mask]) -> tuple[tuple[int, MaskRuns], ...]:

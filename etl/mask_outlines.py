@@ -6,7 +6,7 @@ all four ends. Of a box, the ellipse that it holds. All coordinates are zero-bas
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,11 @@ class Outline:
     trust: float
 
     @property
+    def from_diameters(self) -> bool:
+        """Whether a reader measured it both ways."""
+        return self.trust == _TRUST_IN_DIAMETERS
+
+    @property
     def radius_px(self) -> float:
         """The longest half axis."""
         return max(max(pair) for pair in self.reach_px)
@@ -52,6 +57,10 @@ class Outline:
     def mean_radius_px(self) -> float:
         """Of the circle that is as large."""
         return math.sqrt(sum(self.reach_px[0]) * sum(self.reach_px[1])) / 2
+
+    def moved_to(self, center_px: tuple[float, float]) -> "Outline":
+        """The same around another middle."""
+        return replace(self, center_px=center_px)
 
     def ends_px(self) -> NDArray[np.float64]:
         """The four ends of both axes, (4, 2)."""
