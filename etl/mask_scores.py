@@ -32,6 +32,15 @@ class TrueLesion:
     slices: Mapping[int, MaskRuns]
     interval_mm: float
 
+    def slices_around(self, key: int) -> dict[int, MaskRuns]:
+        """Those that follow each other through the key slice: another sub-volume is another place."""
+        first = last = key
+        while first - 1 in self.slices:
+            first -= 1
+        while last + 1 in self.slices:
+            last += 1
+        return {index: self.slices[index] for index in range(first, last + 1)}
+
 
 @dataclass(frozen=True, slots=True)
 class LesionScore:
@@ -188,7 +197,7 @@ def summarise(scores: Sequence[LesionScore]) -> MaskScores:
 
 def _score(row: Mapping[str, Any], masks: Mapping[int, MaskRuns], known: TrueLesion) -> LesionScore:
     key = row["slice_index"]
-    true_masks = {index: known.slices[index] for index in _run_around(known.slices, key)}
+    true_masks = known.slices_around(key)
     spacing = (known.spacing_mm, known.spacing_mm)
     mask = true_masks[key]
     true = measure_calipers(decode_runs(mask.runs, mask.rows, mask.columns), spacing)
@@ -214,16 +223,6 @@ def dice(one: Mapping[int, MaskRuns], other: Mapping[int, MaskRuns]) -> float:
     pixels = sum(mask.area_px for masks in (one, other) for mask in masks.values())
     shared = sum(overlap_px(one[index], other[index]) for index in one.keys() & other.keys())
     return 2 * shared / pixels if pixels else 0.0
-
-
-def _run_around(slices: Mapping[int, MaskRuns], key: int) -> range:
-    """Numbers of the slices that follow each other through the key slice: another sub-volume is another place."""
-    first = last = key
-    while first - 1 in slices:
-        first -= 1
-    while last + 1 in slices:
-        last += 1
-    return range(first, last + 1)
 
 
 def _noisy(lake: Lake) -> set[str]:
