@@ -6,13 +6,13 @@ Boxes on a slice are zero-based pixel centres, as numpy counts; boxes on a stack
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from etl.body import body_box
 from etl.patch_geometry import SPACINGS_MM, SlicePlaces, line_sampling, slices_around
-from lesionary.slices import SliceReader
 from lesionary.stack_schema import StackSettings
 
 # The trunk's extent is found on a thinned image: so much is shown beside it.
@@ -89,12 +89,19 @@ def frame_for(
     )
 
 
+class SliceSource(Protocol):
+    """Where slices come from: `lesionary.slices.SliceReader`, or a folder that is in no lake."""
+
+    def read(self, series_id: str, slice_index: int) -> NDArray[np.int16]:
+        """One slice as (rows, columns) HU."""
+
+
 class StackMaker:
     """Stacks of one series; each of its slices is read and resampled once while it is near."""
 
     def __init__(
         self,
-        reader: SliceReader,
+        reader: SliceSource,
         series_id: str,
         places: SlicePlaces,
         spacing_z_mm: float | None,
@@ -104,7 +111,7 @@ class StackMaker:
         """Nothing is read yet.
 
         Args:
-            reader: of the lake's slices.
+            reader: of the series' slices.
             series_id: the series.
             places: its slices.
             spacing_z_mm: stands in where a slice's place is unknown.
