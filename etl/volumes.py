@@ -184,8 +184,8 @@ def choose_volumes(
 ) -> tuple[list[Volume], Mapping[str, int]]:
     """Series that serve as volumes, ordered by their names, and how many others were left out, by reason."""
     series = lake.read("series", version=versions["series"], columns=_SERIES_COLUMNS).sort_by("series_id")
-    slices = _slices_by_series(lake, versions["slices"])
-    splits = _published_splits(lake, versions["lesions"])
+    slices = slices_by_series(lake, versions["slices"])
+    splits = published_splits(lake, versions["lesions"])
     left_out: Counter[str] = Counter()
     volumes = []
     for row in series.to_pylist():
@@ -266,7 +266,7 @@ def _extent_mm(spacing_z_mm: object, z_mm: Sequence[float | None]) -> float | No
     return spacing_z_mm * (len(z_mm) - 1) if isinstance(spacing_z_mm, float) else None
 
 
-def _slices_by_series(lake: Lake, version: int) -> dict[str, tuple[list[int], list[float | None]]]:
+def slices_by_series(lake: Lake, version: int) -> dict[str, tuple[list[int], list[float | None]]]:
     """Slice numbers, ascending, and places of every series."""
     table = lake.read("slices", version=version, columns=["series_id", "slice_index", "z_mm"])
     table = table.sort_by([("series_id", "ascending"), ("slice_index", "ascending")]).combine_chunks()
@@ -279,7 +279,7 @@ def _slices_by_series(lake: Lake, version: int) -> dict[str, tuple[list[int], li
     return {str(names[start]): (indices[start:end], z_mm[start:end]) for start, end in zip(starts, ends, strict=True)}
 
 
-def _published_splits(lake: Lake, version: int) -> dict[str, str]:
+def published_splits(lake: Lake, version: int) -> dict[str, str]:
     """The split of every patient whose source publishes one."""
     table = lake.read("lesions", version=version, columns=["patient_id", "split"])
     pairs = zip(table["patient_id"].to_pylist(), table["split"].to_pylist(), strict=True)

@@ -17,7 +17,9 @@ from lesionary.columns import (
     text,
 )
 
-_DETECTION_ID = text("detection_id", "the detection")
+_DETECTION_ID = text(
+    "detection_id", "the detection, as model_id/series_id/number; the surest of its series is number 1"
+)
 _UNIT_ID = text("unit_id", "the model and the series, as model_id/series_id")
 _BOX = Column(
     "box_xyxy_px", pa.list_(REAL, 4), "x_min, y_min, x_max, y_max; the first pixel's centre lies at (0, 0)", "px"
@@ -88,9 +90,14 @@ DETECTION_SERIES = Table(
         _UNIT_ID,
         MODEL_ID,
         SERIES_ID,
+        text("scope", "all: every slice, boxes linked from slice to slice; key_slices: marked slices, each by itself"),
         count("slices", "slices looked at"),
         count("detections", "detections found"),
-        text("fingerprint", "of the series at that time; one that has another by now is due again"),
+        text(
+            "fingerprint",
+            "digest of the series at that time, of the slices looked at and of the thresholds; one that has another "
+            "by now is due again",
+        ),
     ),
     "unit_id",
 )

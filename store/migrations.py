@@ -274,6 +274,7 @@ ALTER TABLE lake_rows.lesion_features ADD COLUMN located_by VARCHAR;
 CREATE VIEW lesion_features AS SELECT * EXCLUDE (lesion_number) FROM lake_rows.lesion_features;
 """
 
+# Detections are numbered as lesions are, by the same sequence: vectors name either by a number.
 _DETECTIONS = """
 CREATE TABLE lake_rows.categories (
     model_id VARCHAR, category INTEGER, name VARCHAR, lesions INTEGER, created_at TIMESTAMPTZ, shard INTEGER
@@ -284,11 +285,12 @@ CREATE TABLE lake_rows.detection_boxes (
 CREATE TABLE lake_rows.detections (
     detection_id VARCHAR, unit_id VARCHAR, model_id VARCHAR, series_id VARCHAR, patient_id VARCHAR, study_id VARCHAR,
     slice_index INTEGER, first_slice_index INTEGER, last_slice_index INTEGER, slices INTEGER, box_xyxy_px DOUBLE[4],
-    score DOUBLE, category INTEGER, category_model_id VARCHAR, shard INTEGER
+    score DOUBLE, category INTEGER, category_model_id VARCHAR, shard INTEGER,
+    detection_number BIGINT DEFAULT nextval('store.lesion_numbers')
 );
 CREATE TABLE lake_rows.detection_series (
-    unit_id VARCHAR, model_id VARCHAR, series_id VARCHAR, slices INTEGER, detections INTEGER, fingerprint VARCHAR,
-    shard INTEGER
+    unit_id VARCHAR, model_id VARCHAR, series_id VARCHAR, scope VARCHAR, slices INTEGER, detections INTEGER,
+    fingerprint VARCHAR, shard INTEGER
 );
 CREATE TABLE lake_rows.masks (
     unit_id VARCHAR, method VARCHAR, lesion_id VARCHAR, series_id VARCHAR, slice_index INTEGER, left_px INTEGER,
@@ -305,10 +307,11 @@ CREATE VIEW detection_boxes AS SELECT * EXCLUDE (shard) FROM lake_rows.detection
 CREATE VIEW detection_series AS SELECT * EXCLUDE (shard) FROM lake_rows.detection_series;
 CREATE VIEW masks AS SELECT * EXCLUDE (shard) FROM lake_rows.masks;
 CREATE VIEW masked_lesions AS SELECT * EXCLUDE (shard) FROM lake_rows.masked_lesions;
-CREATE VIEW detections AS SELECT * EXCLUDE (shard) FROM lake_rows.detections;
-CREATE VIEW detection_features AS
+CREATE VIEW detections AS SELECT * EXCLUDE (shard, detection_number) FROM lake_rows.detections;
+CREATE VIEW store.numbered_detections AS
 SELECT
-    detection.* EXCLUDE (shard), category.name AS category_name,
+    detection.detection_number AS lesion_number, detection.detection_id AS lesion_id,
+    detection.* EXCLUDE (shard, detection_number), category.name AS category_name,
     (detection.box_xyxy_px[1] + detection.box_xyxy_px[3]) / 2 AS center_x_px,
     (detection.box_xyxy_px[2] + detection.box_xyxy_px[4]) / 2 AS center_y_px,
     slice.z_mm, series.study_index, series.study_day, series.sex, series.age_years, series.spacing_x_mm,
@@ -323,6 +326,7 @@ LEFT JOIN (
         arg_max(volume_mm3, method) AS volume_mm3
     FROM lake_rows.masked_lesions GROUP BY lesion_id
 ) AS measured ON measured.lesion_id = detection.detection_id;
+CREATE VIEW detection_features AS SELECT * EXCLUDE (lesion_number, lesion_id) FROM store.numbered_detections;
 CREATE VIEW lesion_measurements AS
 SELECT
     feature.*, measured.method AS mask_method, measured.left_out AS mask_left_out, measured.long_mm AS mask_long_mm,
