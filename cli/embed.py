@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import counted, human_seconds, live_line, note
+from cli.detectors import KIND as DETECTOR
 from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, Precision
 from cli.render import write_json
 from cli.runners import Runners
 from lesionary.errors import UsageError
+from lesionary.identifiers import holds_detections
 
 if TYPE_CHECKING:
     from etl.embed import EmbedSummary
@@ -65,6 +67,15 @@ def embed(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="For --features --weights none: of the weights.")] = 0,
+    detections: Annotated[
+        str | None,
+        typer.Option(
+            "--detections", metavar="DETECTOR", help="Instead of marked lesions: what this detector of the lake found."
+        ),
+    ] = None,
+    min_score: Annotated[
+        float, typer.Option("--min-score", min=0, max=1, help="For --detections: less sure ones get no vector.")
+    ] = 0.0,
     batch_size: Annotated[
         int | None,
         typer.Option("--batch-size", min=1, help="Patches of the smallest size at once. [32 on a CPU, 256 on a GPU]"),
@@ -90,9 +101,11 @@ def embed(
 ) -> None:
     """Give every lesion a vector by a model of the lake; a second run does only what is new or was missing.
 
-    The feature set carries the model's name and number: vectors by triplet-2 are the set triplet@2.
+    The feature set carries the model's name and number: vectors by triplet-2 are the set triplet@2. Those of detections
+    are the set triplet-detections@2, which `lesionary similar` searches with --among detections.
     """
     from lesionary.lake import Lake
+    from lesionary.models import find_model
 
     if features is None and (backbone, weights, seed) != (None, None, 0):
         raise UsageError(
@@ -102,15 +115,18 @@ def embed(
         )
     if features is not None and model is not None:
         raise UsageError("vectors come from a model or from features", where="--model, --features")
+    if min_score and detections is None:
+        raise UsageError("marked lesions have no scores", where="--min-score", next_step="add --detections DETECTOR")
     opened = Lake.open(lake)
+    seen = _Seen(find_model(opened, detections, DETECTOR).model_id, min_score) if detections is not None else None
     card = _features(opened, backbone, weights, seed) if features else _trained(opened, model)
     with ExitStack() as session, live_line() as show:
         places = _Places(session, workers, gpus, ray_address)
-        summary = _run(opened, card, places, batch_size, precision, show)
+        summary = _run(opened, card, places, places.settings(batch_size, precision), seen, show)
     if as_json:
         write_json(asdict(summary))
         return
-    _report(summary)
+    _report(summary, "lesion" if seen is None else "detection")
 
 
 def _trained(lake: "Lake", model: str | None) -> "ModelCard":
@@ -148,16 +164,25 @@ def _features(lake: "Lake", backbone: str | None, weights: str | None, seed: int
     return features_model(lake, source)
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Which detections get vectors."""
+
+    detector_id: str
+    min_score: float
+
+
 def _run(
     lake: "Lake",
     card: "ModelCard",
     places: "_Places",
-    batch_size: int | None,
-    precision: Precision | None,
+    settings: "InferenceSettings",
+    seen: _Seen | None,
     show: "Show",
 ) -> "EmbedSummary":
     from etl.embed import EmbeddingModel
     from etl.embed import embed as embed_lake
+    from etl.embed_detections import embed_detections
     from trainers.triplet.inference import EmbedderMaker
 
     name, _, number = card.model_id.rpartition("-")
@@ -165,16 +190,27 @@ def _run(
         raise UsageError(
             "a built-in feature set has this model's name", where=card.model_id, next_step="train under another --name"
         )
-    maker = EmbedderMaker(lake.url, card.model_id, places.settings(batch_size, precision))
+    if holds_detections(name):
+        raise UsageError(
+            "its feature set would have the name of one with vectors of detections",
+            where=card.model_id,
+            next_step="train under another --name",
+        )
+    maker = EmbedderMaker(lake.url, card.model_id, settings)
     started = time.monotonic()
 
     def tell(what: str, done: int, total: int) -> None:
         left = (time.monotonic() - started) * (total - done) / max(done, 1)
         show(f"{what}: {done} of {total} lesions, {human_seconds(left)} left")
 
+    model = EmbeddingModel(card.model_id, name, int(number), maker)
+    if seen is not None:
+        return embed_detections(
+            lake, model, seen.detector_id, seen.min_score, choose_inference=places.choose_inference, progress=tell
+        )
     return embed_lake(
         lake,
-        EmbeddingModel(card.model_id, name, int(number), maker),
+        model,
         choose_inference=places.choose_inference,
         choose_runner=places.runners.choose,
         progress=tell,
@@ -225,18 +261,22 @@ class _Places:
         return ActorPool(self._workers, self._cores, self._gpus or 0.0, growing=growing), self._workers
 
 
-def _report(summary: "EmbedSummary") -> None:
+def _report(summary: "EmbedSummary", noun: str) -> None:
     left_out = ", ".join(f"{reason} {count}" for reason, count in summary.left_out.items())
     print(
-        f"{summary.feature_set_id}: {counted(summary.lesions, 'lesion')} = {summary.embedded} embedded + "
-        f"{summary.kept} that had a vector + {sum(summary.left_out.values())} without a patch"
+        f"{summary.feature_set_id}: {counted(summary.lesions, noun)} = {summary.embedded} embedded + "
+        f"{summary.kept} that had a vector + {sum(summary.left_out.values())} without a "
+        + ("patch" if noun == "lesion" else "vector")
         + (f" ({left_out})" if left_out else "")
     )
     if not summary.embedded:
-        note("nothing to do: every lesion that can have a vector has one")
+        note(f"nothing to do: every {noun} that can have a vector has one")
         return
     speed = summary.embedded / summary.seconds if summary.seconds else 0.0
     note(f"{summary.embedded} vectors in {human_seconds(summary.seconds)} ({speed:.0f} a second)")
+    if noun != "lesion":
+        note("`lesionary sync`, then for example `lesionary similar DETECTION`, or `similar LESION --among detections`")
+        return
     if summary.t1 is None or summary.t2 is None:
         note("too few marks to choose thresholds for `lesionary match`: it will ask for --t1 and --t2")
     else:

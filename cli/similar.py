@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,15 +30,26 @@ if TYPE_CHECKING:
     from store.similar import Hit, Query, Searcher
 
 _COLUMNS = ("query", "rank", "distance", "lesion_id", "patient_id", "study_id", "lesion_type", "long_mm", "short_mm")
+_NAMED_OTHERWISE = {"lesion_id": "detection_id", "lesion_type": "category_name"}
 # Answers are found, named and printed some queries at a time: thousands of them need no more memory than these.
 _QUERIES_AT_ONCE = 512
 _MOST_DRAWN = 10
 _MOST_DRAWN_HITS = 20
 
 
+class Among(StrEnum):
+    """What is searched."""
+
+    LESIONS = "lesions"
+    DETECTIONS = "detections"
+
+
 def similar(
     context: typer.Context,
-    lesions: Annotated[list[str] | None, typer.Argument(metavar="[LESION]…", help="Names such as dl-4711.")] = None,
+    lesions: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[LESION]…", help="Names such as dl-4711; names of detections serve as well."),
+    ] = None,
     vector: Annotated[
         str | None,
         typer.Option("--vector", metavar="X,Y,…", help="Look up this vector of the feature set instead of a lesion."),
@@ -71,6 +83,10 @@ def similar(
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many similar lesions for each.")] = 10,
     where: WhereOption = None,
+    among: Annotated[
+        Among,
+        typer.Option("--among", help="Search marked lesions, or detections; then --where is over detection_features."),
+    ] = Among.LESIONS,
     any_patient: Annotated[
         bool,
         typer.Option("--any-patient/--other-patients", help="Whether lesions of the same patient count as well."),
@@ -84,22 +100,34 @@ def similar(
 ) -> None:
     """Find similar lesions, nearest first, by Euclidean distance in a feature set.
 
+    Detections are compared by a model's vectors: see `lesionary embed --detections`.
+
     For example: lesionary similar dl-4711 -k 5 --where "lesion_type = 'liver' AND age_years < 50"
     """
-    from store.similar import Searcher
+    from lesionary.identifiers import is_detection
+    from store.members import DETECTIONS, LESIONS
+    from store.similar import Searcher, newest_with_detections
 
     form = chosen_format(as_json=as_json, as_csv=as_csv)
     if bool(lesions) + (vector is not None) + (listed is not None) + (image is not None) != 1:
         raise UsageError(
             "name lesions, or give --vector, --from or --image", next_step="see `lesionary similar --help`"
         )
+    columns = _COLUMNS if among is Among.LESIONS else [_NAMED_OTHERWISE.get(name, name) for name in _COLUMNS]
     label = "vector" if image is None else image.name
     wish = ImageOptions(image, box, frame, spacing_mm).wish()
-    if wish is not None and _left_out(context, "feature_set"):
+    by_itself = _left_out(context, "feature_set")
+    if wish is not None and by_itself:
         feature_set = NEWEST_OF_A_MODEL
     with reading(lake, store) as (path, connection):
+        if wish is None and by_itself and (among is Among.DETECTIONS or any(map(is_detection, lesions or ()))):
+            feature_set = newest_with_detections(connection)
+            note(f"searched by {feature_set}, the newest feature set that has detections")
         seen = None if wish is None else look_at(lake, connection, feature_set, wish)
-        searcher = Searcher(connection, path, feature_set if seen is None else seen.feature_set_id)
+        searcher = Searcher(
+            connection, path, feature_set if seen is None else seen.feature_set_id,
+            among=DETECTIONS if among is Among.DETECTIONS else LESIONS,
+        )  # fmt: skip
         queries = (
             _queries(searcher, lesions or [], vector, listed)
             if seen is None
@@ -113,7 +141,7 @@ def similar(
 
         if picture is None:
             parts = (queries[at : at + _QUERIES_AT_ONCE] for at in range(0, len(queries), _QUERIES_AT_ONCE))
-            write_rows(_COLUMNS, _rows((pair for part in parts for pair in answers(part)), label), form)
+            write_rows(columns, _rows((pair for part in parts for pair in answers(part)), label), form)
             return
         _refuse_too_many(len(queries), k)
         drawn = answers(queries)
@@ -123,7 +151,7 @@ def similar(
         shown = None if seen is None else seen.image
         write_retrieval(lake, connection, drawn, picture, searcher.feature_set.feature_set_id, shown)
         note(f"picture: {picture}")
-        write_rows(_COLUMNS, _rows(iter(drawn), label), form)
+        write_rows(columns, _rows(iter(drawn), label), form)
 
 
 def _left_out(context: typer.Context, name: str) -> bool:

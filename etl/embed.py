@@ -34,7 +34,7 @@ from lesionary.lake import Lake
 from lesionary.results import GrowingUnit, write_results
 from lesionary.schema import EMBEDDINGS, FEATURE_SETS
 
-_COMMIT_SECONDS = 60.0
+COMMIT_SECONDS = 60.0
 # Vectors in memory before they are committed, whatever the time: 128 MB of 1,024 numbers.
 _COMMIT_ROWS = 32_768
 # Tasks are as large as leaves several for each worker, between these.
@@ -44,7 +44,7 @@ _FEWEST_PATCHES, _MOST_PATCHES = 64, 2_048
 _CUT_ON_THE_SPOT = 0.25
 # Marks that thresholds are taken from: whole patients, drawn by their names' digests.
 _THRESHOLD_MARKS = 20_000
-_EUCLIDEAN = "euclidean"
+EUCLIDEAN = "euclidean"
 
 _LESION_COLUMNS = ("lesion_id", "patient_id", "study_id", "series_id", "ingest_id")
 
@@ -98,7 +98,7 @@ def embed(
     choose_inference: InferenceChoice = always_infer_here,
     choose_runner: RunnerChoice = always_here,
     progress: Progress = lambda _what, _done, _total: None,
-    commit_seconds: float = _COMMIT_SECONDS,
+    commit_seconds: float = COMMIT_SECONDS,
 ) -> EmbedSummary:
     """Give every lesion that can have one a vector; safe to run again after any interruption.
 
@@ -114,7 +114,7 @@ def embed(
         UsageError: the model's feature set belongs to somebody else.
         LakeError: the lake has no lesion, cannot be read, or not be written.
     """
-    described = _described(lake, model)
+    row_there = described(lake, model)
     unit = GrowingUnit(lake, EMBEDDINGS.name, model.set_id, "lesion_id", "lesion_ingest_id")
     plan = _planned(lake, model, unit, choose_runner, progress)
     missing = len(plan.wanted.sources)
@@ -123,7 +123,7 @@ def embed(
     if missing:
         infer, workers = choose_inference(missing)
         tasks = _tasks(lake, model, plan, workers)
-        committer = _Committer(unit, commit_seconds)
+        committer = VectorCommitter(unit, commit_seconds)
         for result in infer(tasks, model.maker):
             embedded += result.rows.num_rows
             left_out = left_out + Counter(result.left_out)
@@ -131,9 +131,9 @@ def embed(
             committer.take(result.rows)
         committer.commit()
     seconds = time.monotonic() - started
-    if embedded or (described is None and missing < plan.lesions.num_rows):
-        described = _describe(lake, model, plan)
-    row = described or {}
+    if embedded or (row_there is None and missing < plan.lesions.num_rows):
+        row_there = _describe(lake, model, plan)
+    row = row_there or {}
     return EmbedSummary(
         model_id=model.model_id,
         feature_set_id=model.set_id,
@@ -205,13 +205,18 @@ def _missing(lake: Lake, version: int, unit: GrowingUnit) -> tuple[pa.Table, Wan
 
 def _tasks(lake: Lake, model: EmbeddingModel, plan: _Plan, workers: int) -> Sequence[CachedPatches | CutPatches]:
     wanted = plan.wanted
-    size = max(_FEWEST_PATCHES, min(_MOST_PATCHES, len(wanted.sources) // (workers * _TASKS_PER_WORKER)))
+    size = patches_per_task(len(wanted.sources), workers)
     if plan.cache is not None:
         return cached_tasks(plan.cache, model.set_id, wanted, size)
     return cut_tasks(lake, model.set_id, wanted, model.patches, plan.versions, size)
 
 
-class _Committer:
+def patches_per_task(patches: int, workers: int) -> int:
+    """How large tasks are."""
+    return max(_FEWEST_PATCHES, min(_MOST_PATCHES, patches // (workers * _TASKS_PER_WORKER)))
+
+
+class VectorCommitter:
     """Makes vectors part of the lake as they come, some minutes' worth at once."""
 
     def __init__(self, unit: GrowingUnit, commit_seconds: float) -> None:
@@ -233,7 +238,7 @@ class _Committer:
         self._waiting, self._last = [], time.monotonic()
 
 
-def _described(lake: Lake, model: EmbeddingModel) -> dict[str, Any] | None:
+def described(lake: Lake, model: EmbeddingModel) -> dict[str, Any] | None:
     """The row that describes the model's feature set; None until the set was finished once.
 
     Raises:
@@ -274,7 +279,7 @@ def _describe(lake: Lake, model: EmbeddingModel, plan: _Plan) -> dict[str, Any]:
         "version": model.set_version,
         "model_id": model.model_id,
         "dimension": dimension,
-        "metric": _EUCLIDEAN,
+        "metric": EUCLIDEAN,
         "lesions_version": plan.versions["lesions"],
         "created_at": datetime.now(UTC),
         "t1": found[0] if found else None,

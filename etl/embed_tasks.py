@@ -102,22 +102,48 @@ class CutPatches:
         wanted = pa.array(list(self.sources), pa.string())
         lesions = read_rows(lake, "lesions", self.series_ids, LESION_COLUMNS, self.versions)
         lesions = lesions.filter(pc.is_in(lesions["lesion_id"], value_set=wanted))
-        series = read_series_of(lake, self.series_ids, self.versions)
-        planned: list[tuple[dict[str, Any], PlannedPatch]] = []
-        left_out: Counter[str] = Counter()
-        for row in lesions.sort_by([("series_id", "ascending"), ("slice_index", "ascending")]).to_pylist():
-            plan = plan_patch(row, series[row["series_id"]], self.settings)
-            if isinstance(plan, LeftOut):
-                left_out[plan.value] += 1
-            else:
-                planned.append((row, plan))
-        tables = [EMBEDDINGS.schema.empty_table()]
-        with SliceReader(lake, self.versions["slices"]) as reader:
-            for start in range(0, len(planned), _CUT_AT_ONCE):
-                part = planned[start : start + _CUT_AT_ONCE]
-                patches = patch_table(part, cut_all(reader, part, series), {})
-                tables.append(_rows(self.set_id, patches["lesion_id"], model(patches), self.sources))
-        return EmbedResult(pa.concat_tables(tables), left_out)
+        return cut_and_ask(lake, model, self.set_id, lesions.to_pylist(), self.sources, self.versions, self.settings)
+
+
+def cut_and_ask(
+    lake: Lake,
+    model: Embedder,
+    set_id: str,
+    lesions: Sequence[dict[str, Any]],
+    sources: Mapping[str, str],
+    versions: Mapping[str, int],
+    settings: PatchSettings,
+) -> EmbedResult:
+    """Vectors of some lesions, whose patches are cut for it.
+
+    Args:
+        lake: whose slices.
+        model: makes vectors.
+        set_id: the feature set.
+        lesions: their rows, with the columns of `LESION_COLUMNS`.
+        sources: lesion to what its vector is said to be made from.
+        versions: of tables series and slices.
+        settings: how much a patch shows.
+
+    Raises:
+        LakeError: a slice cannot be read.
+    """
+    series = read_series_of(lake, sorted({row["series_id"] for row in lesions}), versions) if lesions else {}
+    planned: list[tuple[dict[str, Any], PlannedPatch]] = []
+    left_out: Counter[str] = Counter()
+    for row in sorted(lesions, key=lambda row: (row["series_id"], row["slice_index"])):
+        plan = plan_patch(row, series[row["series_id"]], settings)
+        if isinstance(plan, LeftOut):
+            left_out[plan.value] += 1
+        else:
+            planned.append((row, plan))
+    tables = [EMBEDDINGS.schema.empty_table()]
+    with SliceReader(lake, versions["slices"]) as reader:
+        for start in range(0, len(planned), _CUT_AT_ONCE):
+            part = planned[start : start + _CUT_AT_ONCE]
+            patches = patch_table(part, cut_all(reader, part, series), {})
+            tables.append(_rows(set_id, patches["lesion_id"], model(patches), sources))
+    return EmbedResult(pa.concat_tables(tables), left_out)
 
 
 def cached_tasks(cache: Cache, set_id: str, wanted: Wanted, patches_per_task: int) -> list[CachedPatches]:

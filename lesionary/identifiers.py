@@ -6,6 +6,7 @@ dl-000001_02_01      its first series
 dl-4711              the lesion of row 4711 of DL_info.csv (other datasets index by this number)
 pacs-mfrggzdfmztwq2lk a patient, study, series, … of a PACS export: a keyed digest of its identifier
 20261120T221500-9f3a an ingest: when it started (UTC) and four random digits
+detector-1/dl-000001_02_01/3  the third detection of a model in a series
 """
 
 import re
@@ -16,6 +17,8 @@ from lesionary.errors import UsageError
 
 DEFAULT_NAMESPACE = "dl"
 PACS_NAMESPACE = "pacs"
+# Vectors of detections have feature sets of their own, named after the set of marked lesions with this behind it.
+_DETECTIONS_SUFFIX = "-detections"
 _NAMESPACE = re.compile(r"[a-z][a-z0-9]{0,15}")
 
 
@@ -37,3 +40,18 @@ def checked_namespace(text: str) -> str:
 def new_ingest_id() -> str:
     """A name for one run of ingest; sorts by time of start."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+
+
+def detections_set(name: str) -> str:
+    """The name of the feature set that holds detections' vectors, where the one named holds marked lesions'."""
+    return f"{name}{_DETECTIONS_SUFFIX}"
+
+
+def holds_detections(name: str) -> bool:
+    """Whether a feature set of this name holds vectors of detections."""
+    return name.endswith(_DETECTIONS_SUFFIX)
+
+
+def is_detection(name: str) -> bool:
+    """Whether a name is a detection's, rather than a marked lesion's."""
+    return "/" in name

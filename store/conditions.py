@@ -1,4 +1,4 @@
-"""What people write behind `--where`: one yes-or-no expression over `lesion_features`, and nothing else.
+"""What people write behind `--where`: one yes-or-no expression over `lesion_features` (or another view), nothing else.
 
 The engine's own parser decides. The text is put where only an expression fits, and the tree that comes out must have
 that expression, whole, in its place: whatever would close our parenthesis, add a clause or begin another statement
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lesionary.errors import StoreError
 from store.limits import Deadline
+from store.members import LESIONS, Members
 from store.queries import refusal
 
 if TYPE_CHECKING:
@@ -19,11 +20,14 @@ CONDITION_SECONDS = 60.0
 WHERE_OPTION = "--where"
 _MOST_CHARACTERS = 10_000
 _EXAMPLE = "for example \"lesion_type = 'liver' AND long_mm > 10\""
-_TABLE = "lake_rows.lesion_features AS lesion_features"
 
 
 def checked_condition(
-    connection: "duckdb.DuckDBPyConnection", text: str, seconds: float = CONDITION_SECONDS, option: str = WHERE_OPTION
+    connection: "duckdb.DuckDBPyConnection",
+    text: str,
+    seconds: float = CONDITION_SECONDS,
+    option: str = WHERE_OPTION,
+    members: Members = LESIONS,
 ) -> str:
     """The text itself, to be put between a parenthesis and a line break with a parenthesis.
 
@@ -32,9 +36,10 @@ def checked_condition(
         text: the condition.
         seconds: what it may take to be understood.
         option: the one it came with, for refusals.
+        members: whose view it is about.
 
     Raises:
-        StoreError: it is not one yes-or-no expression over `lesion_features`, or takes too long to understand.
+        StoreError: it is not one yes-or-no expression over that view, or takes too long to understand.
     """
     if not text.strip() or len(text) > _MOST_CHARACTERS or "\0" in text:
         raise _refused(f"a condition of 1 to {_MOST_CHARACTERS} characters is needed", option)
@@ -44,7 +49,8 @@ def checked_condition(
         with Deadline(connection, seconds).running():
             _require_expression(connection, text, option)
             # Bound, not run: by itself for its type, and where it will stand, which is no place for aggregates.
-            bound = connection.sql(f"SELECT ({text}\n) AS condition FROM {_TABLE} WHERE ({text}\n)")  # noqa: S608
+            table = f"{members.wide} AS {members.view}"
+            bound = connection.sql(f"SELECT ({text}\n) AS condition FROM {table} WHERE ({text}\n)")  # noqa: S608
             kind = str(bound.types[0])
     except duckdb.Error as error:
         raise _refused(refusal(error), option) from None

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lesionary.errors import LakeError, SourceError, UsageError
+from lesionary.identifiers import holds_detections
 from lesionary.lake import Lake
 from lesionary.results import remove_results, write_results
 from lesionary.schema import EMBEDDINGS, FEATURE_SETS
@@ -41,10 +42,16 @@ def import_set(lake: Lake, file: Path, name: str, model_id: str) -> ImportedSet:
 
     Raises:
         SourceError: the file cannot be read or holds something else.
-        UsageError: the name cannot be a set's, or is a built-in one's.
+        UsageError: the name cannot be a set's, is a built-in one's, or is kept for detections.
     """
     if checked_set_name(name) in {one.name for one in BUILT_IN_SETS}:
         raise UsageError("a built-in feature set has this name", where=name, next_step="choose another")
+    if holds_detections(name):
+        raise UsageError(
+            "sets of such a name hold vectors of detections, which `lesionary embed --detections` makes",
+            where=name,
+            next_step="choose another",
+        )
     dimension, count = _checked(file)
     taken = [row["version"] for row in lake.read("feature_sets").to_pylist() if row["name"] == name]
     version = max(taken, default=0) + 1

@@ -51,7 +51,7 @@ class Comparison:
 
 def describe(connection: "duckdb.DuckDBPyConnection", path: Path, found: FeatureSet) -> SetReport:
     """Look at a set; distances are sampled, with a fixed seed."""
-    ((lesions,),) = connection.execute("SELECT count(*) FROM lake_rows.lesion_features").fetchall()
+    ((lesions,),) = connection.execute(f"SELECT count(*) FROM {found.members.rows}").fetchall()  # noqa: S608 (our own)
     vectors = open_vectors(connection, path, found)
     return SetReport(
         found, lesions, lesions - found.lesions, _lacking(connection, found), _to_other_patients(vectors),

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionary.errors import StoreError, UsageError
+from store.members import Members, members_of
 from store.vectors import INDEX_FILE, IndexKind, Vectors, is_whole, kind_for, map_vectors, read_vectors, write_vectors
 from store.versions import files_folder
 
@@ -86,6 +87,11 @@ class FeatureSet:
     def table(self) -> str:
         """Its table, quoted."""
         return feature_table(self.feature_set_id)
+
+    @property
+    def members(self) -> Members:
+        """Whose vectors it holds."""
+        return members_of(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +172,7 @@ def open_vectors(connection: "duckdb.DuckDBPyConnection", path: Path, found: Fea
     if len(plain) < len(found.checksums) and is_whole(folder, plain):
         # The next sync builds the index anew; until then the vectors are scanned.
         return replace(map_vectors(folder), index_file=None)
-    matrix, rows = read_vectors(connection, found.table, found.dimension)
+    matrix, rows = read_vectors(connection, found.table, found.dimension, found.members)
     try:
         built = write_vectors(folder.parent, found.feature_set_id, matrix, rows, IndexKind.EXACT)
     except OSError:
@@ -257,8 +263,8 @@ def _refresh(
     """One set: nothing is read again where neither its lesions nor their vectors have changed."""
     set_id, name, version, model_id, dimension, metric, created_at, lesions_version, t1, t2, built_in = row
     set_id, dimension = str(set_id), int(str(dimension))
-    table = feature_table(set_id)
-    rows, signature = _signature(connection, table, built_in=bool(built_in))
+    table, members = feature_table(set_id), members_of(str(name))
+    rows, signature = _signature(connection, table, members, built_in=bool(built_in))
     present = connection.execute(
         "SELECT signature, index_kind, vector_folder, checksums FROM store.feature_sets WHERE feature_set_id = ?",
         [set_id],
@@ -274,9 +280,9 @@ def _refresh(
             )
             return str(present[2])
         known = map_vectors(files / present[2])
-        if _signature(connection, table, known, built_in=bool(built_in)) != (len(known.lesions), present[0]):
+        if _signature(connection, table, members, known, built_in=bool(built_in)) != (len(known.lesions), present[0]):
             known = None
-    matrix, numbers = read_vectors(connection, table, dimension, known)
+    matrix, numbers = read_vectors(connection, table, dimension, members, known)
     built = write_vectors(files, set_id, matrix, numbers, kind, known)
     connection.execute(
         "INSERT OR REPLACE INTO store.feature_sets VALUES "
@@ -290,7 +296,12 @@ def _refresh(
 
 
 def _signature(
-    connection: "duckdb.DuckDBPyConnection", table: str, known: Vectors | None = None, *, built_in: bool
+    connection: "duckdb.DuckDBPyConnection",
+    table: str,
+    members: Members,
+    known: Vectors | None = None,
+    *,
+    built_in: bool,
 ) -> tuple[int, str]:
     """How many vectors a set has, and a value that changes with them; of all of them, or up to the last known lesion.
 
@@ -301,7 +312,7 @@ def _signature(
     ((rows, signature),) = connection.execute(
         # In an order that does not matter.
         f"SELECT count(*), concat(count(*), '-', bit_xor(hash({key}))) "  # noqa: S608 (our own)
-        f"FROM lake_rows.lesion_features JOIN {table} USING (lesion_id) WHERE {upto}"
+        f"FROM {members.rows} JOIN {table} USING (lesion_id) WHERE {upto}"
     ).fetchall()
     return rows, signature
 

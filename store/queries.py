@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from lesionary.errors import StoreError, UnknownLesionError
+from lesionary.identifiers import is_detection
 from store.limits import DEFAULT_SECONDS, Deadline
 
 if TYPE_CHECKING:
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
 _MOST_FETCHED_ROWS = 1024
 _HEAVY_CHARACTERS = 1 << 20
 _LONGEST_REFUSAL = 600
+# What figures need of a lesion, of a detection: it has no axes, and counts pixels from zero.
+_DETECTION = """
+SELECT detection.* EXCLUDE (lesion_number), detection.category_name AS lesion_type, true AS image_available,
+    'zero_based' AS coord_convention, series.window_low_hu, series.window_high_hu,
+    NULL AS long_x1_px, NULL AS long_y1_px, NULL AS long_x2_px, NULL AS long_y2_px,
+    NULL AS short_x1_px, NULL AS short_y1_px, NULL AS short_x2_px, NULL AS short_y2_px
+FROM store.numbered_detections AS detection JOIN lake_rows.series AS series USING (series_id)
+WHERE detection.lesion_id = ?
+"""
 _QUESTIONS = frozenset({"SELECT", "EXPLAIN", "RELATION"})
 
 
@@ -122,7 +132,7 @@ def _first_paragraph(error: Exception) -> str:
 
 
 def lesion(connection: duckdb.DuckDBPyConnection, lesion_id: str) -> dict[str, object]:
-    """Everything the store knows of one lesion: its features and the ends of its axes.
+    """Everything the store knows of one lesion: its features and the ends of its axes; or of one detection.
 
     Raises:
         UnknownLesionError: the store has no such lesion.
@@ -133,6 +143,9 @@ def lesion(connection: duckdb.DuckDBPyConnection, lesion_id: str) -> dict[str, o
         [lesion_id],
     )
     row = cursor.fetchone()
+    if row is None and is_detection(lesion_id):
+        cursor = connection.execute(_DETECTION, [lesion_id])
+        row = cursor.fetchone()
     if row is None:
         example = connection.execute("SELECT min(lesion_id) FROM lesions").fetchone()
         known = f"its names look like {example[0]}" if example and example[0] else "it is empty: run `lesionary sync`"

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from lesionary.errors import StoreError, UsageError
 from store.conditions import CONDITION_SECONDS, WHERE_OPTION, checked_condition
 from store.limits import Deadline
+from store.members import LESIONS, Members
 from store.queries import refusal
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ def lesions_where(
     as_of: str | None = None,
     seconds: float = CONDITION_SECONDS,
     option: str = WHERE_OPTION,
+    members: Members = LESIONS,
 ) -> NDArray[np.int64]:
-    """Numbers of the lesions that are meant, ascending; all of them without a condition.
+    """Numbers of the lesions, or other members, that are meant, ascending; all of them without a condition.
 
     Args:
         connection: on the store.
@@ -50,19 +52,20 @@ def lesions_where(
         as_of: as `as_of_condition` takes it.
         seconds: what the condition may take in the engine.
         option: the option that `where` came with, for refusals.
+        members: what is asked for; the condition is over their view.
 
     Raises:
         StoreError: the condition is none, takes too long, or no lesion is left.
         UsageError: the day is none.
     """
-    conditions = [f"({checked_condition(connection, where, seconds, option)}\n)"] if where is not None else []
+    conditions = [f"({checked_condition(connection, where, seconds, option, members)}\n)"] if where is not None else []
     conditions += [as_of_condition(as_of)] if as_of is not None else []
     import duckdb
 
     try:
         with Deadline(connection, seconds).running():
             rows = connection.execute(
-                "SELECT lesion_number FROM lake_rows.lesion_features AS lesion_features "  # noqa: S608 (checked above)
+                f"SELECT lesion_number FROM {members.wide} AS {members.view} "  # noqa: S608 (checked above)
                 f"WHERE {' AND '.join(conditions) or 'true'}"
             ).fetchnumpy()
     except duckdb.Error as error:
@@ -71,7 +74,7 @@ def lesions_where(
     if not len(numbers):
         asked = " and ".join(name for name, given in ((option, where), ("--as-of", as_of)) if given is not None)
         raise StoreError(
-            "no lesion is left" if asked else "the store holds no lesion", where=asked,
+            f"no {members.noun} is left" if asked else f"the store holds no {members.noun}", where=asked,
             next_step="widen the condition" if asked else "run `lesionary ingest` and `lesionary sync`",
         )  # fmt: skip
     return numbers

@@ -1,5 +1,6 @@
 """Similar lesions: the nearest vectors of one feature set, among the lesions that a condition leaves.
 
+Lesions are looked up and found, or detections: a model's vectors of either lie in two sets, and compare across them.
 The condition is applied before ranking. Without one, sets with an approximate index are asked through it; with one,
 the lesions it leaves are compared one by one, so the answer is exact whatever the index.
 """
@@ -13,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionary.errors import StoreError, UnknownLesionError, UsageError
-from store.features import FeatureSet, find_set, open_vectors
+from lesionary.identifiers import detections_set, is_detection
+from store.features import FeatureSet, find_set, list_sets, open_vectors
+from store.members import DETECTIONS, LESIONS, Members
 from store.nearest import LARGEST_NUMBER, Neighbours, nearest, ranked
 from store.selection import lesions_where
 from store.vectors import Vectors
@@ -27,23 +30,24 @@ if TYPE_CHECKING:
 _GATHER_BELOW = 0.125
 _MOST_NEIGHBOURS = 10_000
 
-HIT_COLUMNS = ("lesion_id", "patient_id", "study_id", "lesion_type", "long_mm", "short_mm")
+# Codes of patients count from 1.
+_NO_PATIENT = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is looked up: a lesion of the store, or a vector."""
+    """What is looked up: a lesion of the store, a detection, or a vector."""
 
     lesion_id: str | None
     vector: NDArray[np.float32]
     lesion_number: int | None
-    patient: int | None
-    """Code of the patient in `Vectors.patients`."""
+    patient: int
+    """Code of the patient in the `Vectors.patients` that are searched; 0 for nobody in there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One similar lesion."""
+    """One similar lesion, or detection."""
 
     rank: int
     distance: float
@@ -51,6 +55,7 @@ class Hit:
     patient_id: str
     study_id: str
     lesion_type: str | None
+    """Of a detection what its category is called."""
     long_mm: float | None
     short_mm: float | None
 
@@ -58,37 +63,60 @@ class Hit:
 class Searcher:
     """One feature set of an open store, ready for any number of questions."""
 
-    def __init__(self, connection: "duckdb.DuckDBPyConnection", path: Path, feature_set: str) -> None:
+    def __init__(
+        self, connection: "duckdb.DuckDBPyConnection", path: Path, feature_set: str, *, among: Members = LESIONS
+    ) -> None:
         """Open a set by name or name@version.
 
+        Args:
+            connection: on the store.
+            path: of the store.
+            feature_set: of marked lesions.
+            among: what is searched: lesions, or detections by the same model's vectors.
+
         Raises:
-            UsageError: the store has no such set.
+            UsageError: the store has no such set, or none of such detections.
         """
         self._connection = connection
-        self.feature_set: FeatureSet = find_set(connection, feature_set)
-        self.vectors: Vectors = open_vectors(connection, path, self.feature_set)
+        self._path = path
+        self._named = find_set(connection, feature_set)
+        if self._named.members is DETECTIONS:
+            raise UsageError(
+                f"{self._named.feature_set_id} holds vectors of detections",
+                where="--feature-set",
+                next_step="name the set of the same model's lesions, with --among detections",
+            )
+        self._opened: dict[str, Vectors] = {}
+        found = self._named if among is LESIONS else self._detections()
+        if found is None:
+            raise UsageError(
+                f"the store has no vectors of detections beside {self._named.feature_set_id}",
+                where="--among",
+                next_step="run `lesionary embed --detections DETECTOR`, then `lesionary sync`",
+            )
+        self.feature_set: FeatureSet = found
+        self.vectors: Vectors = self._open(found)
         self._index: ApproximateIndex | None = None
         self._allowed: tuple[str, NDArray[np.int64]] | None = None
 
     def queries_for(self, lesion_ids: Sequence[str]) -> tuple[list[Query], list[str], list[str]]:
-        """Queries for lesions of the store, the lesions it does not have, and those without a vector in the set."""
-        rows = self._connection.execute(
-            "SELECT lesion_id, lesion_number FROM lake_rows.lesion_features "
-            "WHERE lesion_id IN (SELECT unnest(?::VARCHAR[]))",
-            [list(lesion_ids)],
-        ).fetchall()
-        numbers = dict(rows)
+        """Queries for lesions and detections of the store, those it does not have, and those without a vector."""
+        known = self._numbers_of(lesion_ids)
+        elsewhere = {patient for _, patient, source in known.values() if source != self.feature_set}
+        codes = self._patient_codes(elsewhere) if elsewhere else {}
         queries, unknown, without = [], [], []
         for lesion_id in lesion_ids:
-            if lesion_id not in numbers:
+            if lesion_id not in known:
                 unknown.append(lesion_id)
                 continue
-            at = self.vectors.positions(np.array([numbers[lesion_id]]))
-            if not len(at):
+            number, patient_id, source = known[lesion_id]
+            vectors = None if source is None else self._open(source)
+            at = vectors.positions(np.array([number])) if vectors else np.empty(0, np.int64)
+            if vectors is None or not len(at):
                 without.append(lesion_id)
                 continue
-            patient = int(self.vectors.patients[at[0]])
-            queries.append(Query(lesion_id, self.vectors.matrix[at[0]], numbers[lesion_id], patient))
+            patient = vectors.patients[at[0]] if source == self.feature_set else codes.get(patient_id, _NO_PATIENT)
+            queries.append(Query(lesion_id, vectors.matrix[at[0]], number, int(patient)))
         return queries, unknown, without
 
     def query_for_vector(self, numbers: Sequence[float]) -> Query:
@@ -106,10 +134,10 @@ class Searcher:
                 where="--vector",
                 next_step="separate them by commas",
             )
-        return Query(None, vector.astype(np.float32), None, None)
+        return Query(None, vector.astype(np.float32), None, _NO_PATIENT)
 
     def allowed_rows(self, condition: str) -> NDArray[np.int64]:
-        """Rows of the set's lesions for which a SQL condition over `lesion_features` holds.
+        """Rows of the set for whose lesions, or detections, a SQL condition over their view holds.
 
         The last condition's rows are kept: the store does not change under an open connection.
 
@@ -118,10 +146,11 @@ class Searcher:
         """
         if self._allowed and self._allowed[0] == condition:
             return self._allowed[1]
-        rows = self.vectors.positions(lesions_where(self._connection, condition))
+        members = self.feature_set.members
+        rows = self.vectors.positions(lesions_where(self._connection, condition, members=members))
         if not len(rows):
             raise StoreError(
-                "none of the lesions that are left has a vector in the feature set",
+                f"none of the {members.noun}s that are left has a vector in the feature set",
                 where="--where",
                 next_step="widen the condition",
             )
@@ -172,6 +201,52 @@ class Searcher:
             answers.append([Hit(rank, distance, *row) for rank, (distance, row) in enumerate(ordered[:k], 1)])
         return answers
 
+    def _numbers_of(self, lesion_ids: Sequence[str]) -> dict[str, tuple[int, str, FeatureSet | None]]:
+        """Number, patient, and the set that should have a vector, of those that the store has."""
+        known: dict[str, tuple[int, str, FeatureSet | None]] = {}
+        for members in (LESIONS, DETECTIONS):
+            asked = [name for name in lesion_ids if name not in known]
+            if not asked:
+                break
+            rows = self._connection.execute(
+                f"SELECT lesion_id, lesion_number, patient_id FROM {members.rows} "  # noqa: S608 (our own)
+                "WHERE lesion_id IN (SELECT unnest(?::VARCHAR[]))",
+                [asked],
+            ).fetchall()
+            source = self._named if members is LESIONS or not rows else self._detections()
+            known |= {name: (number, patient, source) for name, number, patient in rows}
+        return known
+
+    def _open(self, found: FeatureSet) -> Vectors:
+        if found.feature_set_id not in self._opened:
+            self._opened[found.feature_set_id] = open_vectors(self._connection, self._path, found)
+        return self._opened[found.feature_set_id]
+
+    def _detections(self) -> FeatureSet | None:
+        """The set with detections' vectors by the model of the named set."""
+        name = detections_set(self._named.name)
+        return next(
+            (
+                one
+                for one in list_sets(self._connection)
+                if (one.name, one.version, one.model_id) == (name, self._named.version, self._named.model_id)
+            ),
+            None,
+        )
+
+    def _patient_codes(self, patient_ids: set[str]) -> dict[str, int]:
+        """Codes of patients in the set that is searched; those with nothing in there have none."""
+        rows = self._connection.execute(
+            f"SELECT lesion_number, patient_id FROM {self.feature_set.members.rows} "  # noqa: S608 (our own)
+            "WHERE patient_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY lesion_number",
+            [sorted(patient_ids)],
+        ).fetchnumpy()
+        numbers = rows["lesion_number"].astype(np.int64)
+        at = np.searchsorted(self.vectors.lesions, numbers)
+        at[at == len(self.vectors.lesions)] = 0
+        there = np.flatnonzero(self.vectors.lesions[at] == numbers) if len(self.vectors.lesions) else ()
+        return {rows["patient_id"][row]: int(self.vectors.patients[at[row]]) for row in there}
+
     def _left_out(self, query: Query, *, same_patient: bool) -> NDArray[np.int64]:
         if query.lesion_number is None:
             return np.empty(0, np.int64)
@@ -195,13 +270,33 @@ class Searcher:
         return answers
 
     def _describe(self, numbers: NDArray[np.int64]) -> Mapping[int, tuple[Any, ...]]:
-        columns = ", ".join(HIT_COLUMNS)
+        members = self.feature_set.members
+        columns = ", ".join(members.described_by)
         rows = self._connection.execute(
-            f"SELECT lesion_number, {columns} FROM lake_rows.lesion_features "  # noqa: S608 (our own names)
+            f"SELECT lesion_number, {columns} FROM {members.wide} "  # noqa: S608 (our own names)
             "WHERE lesion_number IN (SELECT unnest(?::BIGINT[]))",
             [numbers.tolist()],
         ).fetchall()
         return {row[0]: row[1:] for row in rows}
+
+
+def newest_with_detections(connection: "duckdb.DuckDBPyConnection") -> str:
+    """The newest set of lesions beside which detections have vectors by the same model.
+
+    Raises:
+        StoreError: there is none.
+    """
+    sets = {(one.name, one.version): one for one in list_sets(connection)}
+    pairs = [
+        (other.created_at, one.feature_set_id)
+        for (name, version), one in sets.items()
+        if (other := sets.get((detections_set(name), version))) is not None and other.model_id == one.model_id
+    ]
+    if not pairs:
+        raise StoreError(
+            "no detection has a vector", next_step="run `lesionary embed --detections DETECTOR`, then `lesionary sync`"
+        )
+    return max(pairs)[1]
 
 
 def complain_of(unknown: Sequence[str], without: Sequence[str], feature_set: FeatureSet) -> None:
@@ -216,6 +311,12 @@ def complain_of(unknown: Sequence[str], without: Sequence[str], feature_set: Fea
             "the store has no such lesion",
             where=unknown[0],
             next_step='`lesionary sql "FROM lesions LIMIT 5"` shows some',
+        )
+    if without and is_detection(without[0]):
+        raise UsageError(
+            f"the detection has no vector beside feature set {feature_set.feature_set_id}",
+            where=without[0],
+            next_step="`lesionary embed --detections DETECTOR` gives it one, by a model; then run `lesionary sync`",
         )
     if without:
         raise UsageError(

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from lesionary.artifacts import atomic_write_bytes, file_sha256
 from lesionary.errors import StoreError
+from store.members import LESIONS, Members
 from store.nearest import squared_lengths
 from store.versions import DRAFT_SUFFIX, make_durable
 
@@ -108,7 +109,11 @@ class Built:
 
 
 def read_vectors(
-    connection: "duckdb.DuckDBPyConnection", table: str, dimension: int, known: "Vectors | None" = None
+    connection: "duckdb.DuckDBPyConnection",
+    table: str,
+    dimension: int,
+    members: Members = LESIONS,
+    known: "Vectors | None" = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.void]]:
     """Every lesion's vector out of the database, with its row of `ROW_TYPE`, by ascending number of the lesion.
 
@@ -116,9 +121,10 @@ def read_vectors(
         connection: on the store.
         table: quoted name of the set's table or view.
         dimension: of its vectors.
+        members: whose vectors they are.
         known: vectors of the first lesions, as the database still has them; those are not read again.
     """
-    joined = f"FROM lake_rows.lesion_features JOIN {table} USING (lesion_id)"
+    joined = f"FROM {members.rows} JOIN {table} USING (lesion_id)"
     named = connection.execute(
         f"SELECT lesion_number, dense_rank() OVER (ORDER BY patient_id) AS patient {joined} ORDER BY lesion_number"
     ).fetchnumpy()

@@ -171,9 +171,9 @@ def grown_store(path, rows, kind):
 def test_new_vectors_join_those_that_are_there(tmp_path, kind, monkeypatch):
     fetched = []
 
-    def read(connection, table, dimension, known=None):
+    def read(connection, table, dimension, members, known=None):
         fetched.append((table, 0 if known is None else len(known.lesions)))
-        return read_vectors(connection, table, dimension, known)
+        return read_vectors(connection, table, dimension, members, known)
 
     monkeypatch.setattr("store.features.read_vectors", read)
     path = tmp_path / "f.duckdb"
