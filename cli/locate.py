@@ -12,10 +12,9 @@ import typer
 from cli.console import counted, human_seconds, live_line, note
 from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, Precision
 from cli.render import write_json
-from cli.runners import Runners
+from cli.runners import choose_inference
 
 if TYPE_CHECKING:
-    from etl.inference import InferenceRunner
     from etl.locate import HeightModel, LocateSummary
     from lesionary.lake import Lake
     from lesionary.models import ModelCard
@@ -61,7 +60,7 @@ def locate(
         summary = locate_lake(
             opened,
             known,
-            choose_inference=partial(_choose_inference, session, workers, gpus, ray_address),
+            choose_inference=partial(choose_inference, session, workers, gpus, ray_address),
             progress=lambda done, total: show(f"{done} of {total} slices scored"),
         )
     _report(summary, as_json=as_json)
@@ -82,22 +81,6 @@ def _height_model(lake: "Lake", card: "ModelCard", *, on_gpu: bool, precision: P
     # A damaged model is found out here, before any worker starts.
     published_scorer(lake.url, card.model_id)
     return HeightModel(card.model_id, datetime.fromisoformat(card.created_at), factory, side, borders_of(card.metrics))
-
-
-def _choose_inference(
-    session: ExitStack, workers: int, gpus: float, ray_address: str | None, _count: int
-) -> "tuple[InferenceRunner, int]":
-    """This process for one worker; actors on Ray for several, or where a cluster was named."""
-    if workers == 1 and ray_address is None:
-        from etl.inference import infer_here
-
-        return infer_here, 1
-    from etl.inference_job import ActorPool
-
-    runners = Runners(session, 0, ray_address, at_least=workers)
-    runners.connect()
-    # A cluster that was named may yet grow.
-    return ActorPool(workers, 1, gpus, growing=not runners.on_this_machine), workers
 
 
 def borders_of(metrics: Mapping[str, Any]) -> tuple[float, float] | None:

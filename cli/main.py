@@ -14,6 +14,7 @@ import typer
 
 from cli import (
     console,
+    detect,
     doctor,
     embed,
     evaluate,
@@ -78,6 +79,7 @@ def prepare(
 app.command("ingest")(ingest.ingest)
 app.command("embed")(embed.embed)
 app.command("locate")(locate.locate)
+app.command("detect")(detect.detect)
 app.command("measure")(measure.measure)
 app.command("sync")(sync.sync)
 app.command("sql")(sql.sql)

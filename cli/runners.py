@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from etl.inference import InferenceRunner
     from etl.running import Runner
 
 # Starting Ray takes 3 to 7 seconds: less than this is done sooner without it (docs/decisions/0005).
@@ -57,3 +58,19 @@ class Runners:
             cores = self._workers or max(self._at_least, os.cpu_count() or 1)
             self._session.enter_context(ray_session(self._ray_address, cores))
             self._connected = True
+
+
+def choose_inference(
+    session: ExitStack, workers: int, gpus: float, ray_address: str | None, _count: int
+) -> "tuple[InferenceRunner, int]":
+    """What runs a model: this process for one worker; actors on Ray for several, or where a cluster was named."""
+    if workers == 1 and ray_address is None:
+        from etl.inference import infer_here
+
+        return infer_here, 1
+    from etl.inference_job import ActorPool
+
+    runners = Runners(session, 0, ray_address, at_least=workers)
+    runners.connect()
+    # A cluster that was named may yet grow.
+    return ActorPool(workers, 1, gpus, growing=not runners.on_this_machine), workers

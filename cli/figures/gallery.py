@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
 from cli.console import counted
 from cli.figures.growth import GrowthLine, growth_chart
-from cli.figures.lesion_images import LesionImage, read_image
+from cli.figures.lesion_images import LesionImage, read_image, shown_window
 from cli.figures.longitudinal import draw_longitudinal
 from cli.figures.longitudinal_grid import Link, LinkKind, Sighting, State, StudyColumn
 from cli.figures.patches import Patch, cut_patch, field_of_view_mm
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
 
 # Patches are cut finer than tiles are drawn, so that nothing is enlarged twice.
 _PATCH_PX = 240
-# For lesions that their source's window would show as black on black, as a scan's own window does in the lungs.
-_LUNG_WINDOW_HU = (-1350.0, 150.0)
 
 
 def write_retrieval(
@@ -169,18 +165,11 @@ def _shared_fields(rows: "Sequence[MatchedRow]", images: dict[str, LesionImage |
 
 
 def _patch(image: LesionImage, field_mm: float | None) -> Patch:
+    window_hu = shown_window(image.hu, image.tight_box_xyxy_px, image.window_hu)
     return cut_patch(
-        image.hu, image.tight_box_xyxy_px, image.points_xy_px, image.spacing_xy_mm, _shown_window(image),
-        side_px=_PATCH_PX, field_mm=field_mm,
+        image.hu, image.tight_box_xyxy_px, image.points_xy_px, image.spacing_xy_mm, window_hu, side_px=_PATCH_PX,
+        field_mm=field_mm,
     )  # fmt: skip
-
-
-def _shown_window(image: LesionImage) -> tuple[float, float]:
-    """The source's window, or that of lungs where the source's would leave most of the lesion's box black."""
-    left, top, right, bottom = (round(edge) for edge in image.tight_box_xyxy_px)
-    inside = image.hu[max(top, 0) : max(bottom, 0) + 1, max(left, 0) : max(right, 0) + 1]
-    dark = inside.size > 0 and float(np.median(inside)) <= image.window_hu[0]
-    return _LUNG_WINDOW_HU if dark else image.window_hu
 
 
 def _line_name(group: str, lesion_type: str | None) -> str:

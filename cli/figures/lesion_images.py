@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # The whole soft-tissue range, for lesions whose source names no window.
 DEFAULT_WINDOW_HU = (-175.0, 275.0)
+# For lesions that their source's window would show as black on black, as a scan's own window does in the lungs.
+_LUNG_WINDOW_HU = (-1350.0, 150.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,16 @@ def read_image(reader: "SliceReader", found: Mapping[str, object]) -> LesionImag
         _spacing(found),
         _window(found),
     )
+
+
+def shown_window(
+    hu: NDArray[np.int16], tight_box_xyxy_px: tuple[float, float, float, float], window_hu: tuple[float, float]
+) -> tuple[float, float]:
+    """The source's window, or that of lungs where the source's would leave most of the lesion's box black."""
+    left, top, right, bottom = (round(edge) for edge in tight_box_xyxy_px)
+    inside = hu[max(top, 0) : max(bottom, 0) + 1, max(left, 0) : max(right, 0) + 1]
+    dark = inside.size > 0 and float(np.median(inside)) <= window_hu[0]
+    return _LUNG_WINDOW_HU if dark else window_hu
 
 
 def _spacing(found: Mapping[str, object]) -> tuple[float, float]:

@@ -79,7 +79,7 @@ def draw_patch(patch: Patch, side_px: int) -> Image.Image:
         if len(points) >= start + 2:
             ends = [place(*points[start]), place(*points[start + 1])]
             tile.line(ends, colour, max(1.5, side_px / 100), "dashed" if dash == "dashed" else "solid")
-    _draw_scale_bar(tile, patch.mm_per_px / scale)
+    draw_scale_bar(tile, patch.mm_per_px / scale)
     return tile.image
 
 
@@ -96,7 +96,8 @@ def _draw_box_corners(tile: Sheet, low: Point, high: Point) -> None:
             tile.line([(x + inward_x, y), (x, y), (x, y + inward_y)], _BOX_COLOUR, max(1.2, tile.image.width / 130))
 
 
-def _draw_scale_bar(tile: Sheet, mm_per_px: float) -> None:
+def draw_scale_bar(tile: Sheet, mm_per_px: float) -> None:
+    """A bar of a round length in the lower left corner of a sheet that is all picture."""
     side = tile.image.width
     length_mm = bar_length_mm(side * mm_per_px)
     left, bottom, thickness = side * 0.04, side * 0.955, max(2, round(side / 70))

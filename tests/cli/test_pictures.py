@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cli.figures import gallery
 from cli.figures.growth import GrowthLine
-from cli.figures.lesion_images import LesionImage
+from cli.figures.lesion_images import shown_window
 from cli.main import app
 from lesionary.errors import LesionaryError
 from store.match_runs import Mark, MatchedRow
@@ -205,7 +205,6 @@ def test_a_growth_chart_without_any_diameter_is_refused_in_a_sentence(tmp_path):
 def test_lesions_darker_than_their_window_are_shown_in_that_of_lungs(inside, window):
     hu = np.full((50, 50), 0, np.int16)
     hu[10:20, 10:20] = inside
-    image = LesionImage(hu, np.empty((0, 2)), (10, 10, 19, 19), (1, 1), (-175, 275))
 
-    assert gallery._shown_window(image) == window
-    assert gallery._shown_window(LesionImage(hu, np.empty((0, 2)), (90, 90, 99, 99), (1, 1), (-9, 9))) == (-9, 9)
+    assert shown_window(hu, (10, 10, 19, 19), (-175, 275)) == window
+    assert shown_window(hu, (90, 90, 99, 99), (-9, 9)) == (-9, 9)
