@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import live_line, note
+from cli.console import live_line
 from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, PictureOption, StoreOption, WhereOption, numbers_of
 from cli.render import as_json_text
+from cli.report_files import write_report
 from lesionary.errors import UsageError
 from trainers.detector.protocols import (
     PUBLISHED,
@@ -174,7 +175,7 @@ def detection(
     record, text = as_json_text(detection_record(report)), detection_markdown(report)
     # Files before anything is printed: whoever reads may close the pipe early.
     if picture is not None or report_folder is not None:
-        _write(_drawn(report), record, text, picture, report_folder)
+        write_report(_NAME, record, text, _drawn(report), picture, report_folder)
     print(record if as_json else text)
 
 
@@ -316,17 +317,3 @@ def _drawn(report: "DetectionReport") -> bytes:
         overlap_name=report.overlap_name,
         image_name=report.image_name,
     )
-
-
-def _write(drawn: bytes, record: str, text: str, picture: Path | None, folder: Path | None) -> None:
-    from cli.figures.gallery import write_chart
-    from lesionary.artifacts import atomic_write_bytes
-
-    if picture is not None:
-        write_chart(drawn, picture)
-        note(f"picture: {picture}")
-    if folder is not None:
-        write_chart(drawn, folder / f"{_NAME}.png")
-        atomic_write_bytes(folder / f"{_NAME}.json", f"{record}\n".encode())
-        atomic_write_bytes(folder / f"{_NAME}.md", f"{text}\n![{_NAME}]({_NAME}.png)\n".encode())
-        note(f"report: {folder}/{_NAME}.json, .md and .png")
