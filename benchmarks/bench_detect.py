@@ -76,9 +76,11 @@ def main() -> None:
             f"stack, {slices} slices, {torch.get_num_threads()} threads, {'GPU' if given.gpu else 'CPU'}"
         )
         ready = partial(detector_model, lake, on_gpu=given.gpu, precision=None, batch_size=None)
-        whole(lake, lambda: ready(copy()), choice, given.rounds)
+        # Each run needs one that has looked at nothing yet; publishing it is not the run's.
+        cards = iter([copy() for _ in range((given.rounds + 1) * (3 if given.ray else 1))])
+        whole(lake, ready(model), lambda: ready(next(cards)), choice, given.rounds)
         if given.ray:
-            on_ray(lake, lambda: ready(copy()), choice, given.rounds)
+            on_ray(lake, lambda: ready(next(cards)), choice, given.rounds)
 
 
 def small_lake(folder: Path, slices: int) -> Lake:
@@ -125,9 +127,10 @@ def chosen(lake: Lake, most: int) -> tuple[SeriesChoice, int]:
     return SeriesChoice(series_ids=tuple(names)), slices
 
 
-def whole(lake: Lake, ready: Callable[[], DetectorModel], choice: SeriesChoice, rounds: int) -> None:
+def whole(
+    lake: Lake, first: DetectorModel, ready: Callable[[], DetectorModel], choice: SeriesChoice, rounds: int
+) -> None:
     """A run in this process beside the network alone."""
-    first = ready()
     find = first.maker()
     batches = batches_of(lake, first.shown, choice)
     found: list[int] = []

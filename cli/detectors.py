@@ -55,7 +55,7 @@ def detector_model(
     chosen = precision.value if precision else str(settings.get("precision", Precision.FP32.value))
     make = partial(published_detector, lake.url, card.model_id, on_gpu=on_gpu, precision=chosen)
     # A damaged model is found out here, before any worker starts; one for a GPU may be meant for another machine.
-    published_detector(lake.url, card.model_id)
+    (partial(published_detector, lake.url, card.model_id) if on_gpu else make)()
     shown = DetectorInput(card.model_id, stack, padding_px, batch_size or (_ON_GPU if on_gpu else _ON_CPU))
     if one_class:
         return DetectorModel(shown, make)

@@ -82,20 +82,24 @@ def tracklets_of(
         LakeError: a slice cannot be read.
         InternalError: the detector gives no numbers.
     """
-    found = list(_boxes_on(reader, series, slice_indices, find, shown, settings))
-    return find_tracklets(found, settings.links) if linked else single_boxes(found, settings.links)
+    found = _boxes_on(reader, series, slice_indices, find, shown, settings)
+    thinned = [thin_out(one, settings.links.slice_iou, settings.max_per_slice) for one in found]
+    return find_tracklets(thinned, settings.links) if linked else single_boxes(thinned)
 
 
 def without_padding(
     box: tuple[float, float, float, float], padding_px: float, columns: int, rows: int
 ) -> tuple[float, float, float, float]:
     """A box as tight as marked lesions' boxes are, within its image; one that was all padding becomes its centre."""
-    low, high = np.array(box[:2]) + padding_px, np.array(box[2:]) - padding_px
-    middle = (low + high) / 2
-    last = np.array([columns - 1.0, rows - 1.0])
-    x0, y0 = np.clip(np.where(low > high, middle, low), 0.0, last).tolist()
-    x1, y1 = np.clip(np.where(low > high, middle, high), 0.0, last).tolist()
+    x0, x1 = _tight(box[0] + padding_px, box[2] - padding_px, columns - 1.0)
+    y0, y1 = _tight(box[1] + padding_px, box[3] - padding_px, rows - 1.0)
     return x0, y0, x1, y1
+
+
+def _tight(low: float, high: float, last: float) -> tuple[float, float]:
+    if low > high:
+        low = high = (low + high) / 2
+    return min(max(low, 0.0), last), min(max(high, 0.0), last)
 
 
 def _boxes_on(
@@ -106,7 +110,7 @@ def _boxes_on(
     shown: DetectorInput,
     settings: DetectSettings,
 ) -> Iterator[SliceBoxes]:
-    """What is seen on each slice, thinned out."""
+    """What is seen on each slice."""
     source = _ReadOnce(reader)
     images = (source.read_ahead(series.series_id, index) for index in slices_for_frame(slice_indices, series))
     frame = frame_for(images, series.spacing_xy_mm, shown.stack)
@@ -118,7 +122,7 @@ def _boxes_on(
             raise InternalError(f"{len(answers)} answers for {len(some)} stacks", where=shown.model_id)
         for index, answer in zip(some, answers, strict=True):
             kept = _on_slice(answer, frame, settings.min_score, shown.model_id)
-            yield thin_out(SliceBoxes(index, places[index], *kept), settings.links.slice_iou, settings.max_per_slice)
+            yield SliceBoxes(index, places[index], *kept)
 
 
 class _ReadOnce:

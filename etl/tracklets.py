@@ -77,21 +77,19 @@ class Tracklet:
         return -key.score, key.slice_index, key.box
 
 
-def find_tracklets(slices: Sequence[SliceBoxes], settings: LinkSettings) -> list[Tracklet]:
+def find_tracklets(slices: Iterable[SliceBoxes], settings: LinkSettings) -> list[Tracklet]:
     """Lesions of one series, the surest first.
 
     Args:
-        slices: as they come out of the detector, in any order.
+        slices: thinned out, in any order.
         settings: what counts as the same lesion.
     """
-    thinned = [thin_out(one, settings.slice_iou) for one in slices]
-    return drop_repeated(link(thinned, settings), settings)
+    return drop_repeated(link(slices, settings), settings)
 
 
-def single_boxes(slices: Sequence[SliceBoxes], settings: LinkSettings) -> list[Tracklet]:
+def single_boxes(slices: Iterable[SliceBoxes]) -> list[Tracklet]:
     """Every box by itself, the surest first: for slices that were looked at without their neighbours."""
-    thinned = [thin_out(one, settings.slice_iou) for one in slices]
-    return sorted((Tracklet((box,)) for one in thinned for box in _rows(one)), key=lambda one: one.rank)
+    return sorted((Tracklet((box,)) for one in slices for box in _rows(one)), key=lambda one: one.rank)
 
 
 def thin_out(found: SliceBoxes, iou: float, most: int | None = None) -> SliceBoxes:
@@ -175,11 +173,17 @@ def drop_repeated(tracklets: Sequence[Tracklet], settings: LinkSettings) -> list
 def share_within(inner: Tracklet, outer: Tracklet, settings: LinkSettings) -> float:
     """How much of a tracklet's volume lies within another one, which goes on to where it might have been linked."""
     whole = shared = 0.0
+    reach = 1 + settings.gap_slices
     for box in inner.boxes:
         whole += _shared(box.box, box.box)
-        near = [one for one in outer.boxes if within_reach(one, box.slice_index, box.z_mm, settings)]
+        index = box.slice_index
+        near = [
+            one
+            for one in outer.boxes
+            if index - reach <= one.slice_index <= index + reach and within_reach(one, index, box.z_mm, settings)
+        ]
         if near:
-            nearest = min(near, key=lambda one: (abs(one.slice_index - box.slice_index), one.slice_index))
+            nearest = min(near, key=lambda one: (abs(one.slice_index - index), one.slice_index))
             shared += _shared(box.box, nearest.box)
     return shared / whole if whole > 0 else 0.0
 
