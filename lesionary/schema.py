@@ -549,13 +549,13 @@ LOCATION_MODELS = Table(
 LABELS = Table(
     "labels",
     1,
-    "the type a model gives one lesion in one round of labelling",
+    "the type or category that a model gives one lesion in one round of labelling",
     ("model_id", "lesion_id", "round"),
     (
         MODEL_ID,
         _LESION_ID,
-        count("round", "rounds of refinement before it: 0 = from the seed lesions"),
-        text("label", "one of the eight types of `lesionary/anatomy.py`"),
+        count("round", "rounds of labelling before it; a categoriser's last is its network's own word"),
+        text("label", "one of the eight types of `lesionary/anatomy.py`, or the number of a category"),
         real("score", "", "probability of the label, 0 to 1", nullable=False),
     ),
     "model_id",

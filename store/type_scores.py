@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionary.anatomy import LESION_TYPES
+from lesionary.partitions import normalised_mutual_information, purity
 from store.retrieval_scores import Labelled
 
 KMEANS_STARTS = 10
@@ -61,22 +62,6 @@ def spread(values: Sequence[float]) -> Spread:
     """Mean and standard deviation of at least one value."""
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Spread(float(np.mean(values)), sd, tuple(float(value) for value in values))
-
-
-def purity(clusters: NDArray[np.int64], types: NDArray[np.int64]) -> float:
-    """Share (0 to 1) of lesions that are of the commonest type of their cluster; at least one lesion is needed."""
-    _, cluster = np.unique(clusters, return_inverse=True)
-    _, kind = np.unique(types, return_inverse=True)
-    table = np.zeros((int(cluster.max()) + 1, int(kind.max()) + 1), dtype=np.int64)
-    np.add.at(table, (cluster, kind), 1)
-    return float(table.max(axis=1).sum() / table.sum())
-
-
-def normalised_mutual_information(clusters: NDArray[np.int64], types: NDArray[np.int64]) -> float:
-    """Mutual information over the arithmetic mean of both entropies, 0 to 1; 1 for two partitions of one part."""
-    from sklearn.metrics import normalized_mutual_info_score
-
-    return float(normalized_mutual_info_score(types, clusters, average_method="arithmetic"))
 
 
 def cluster_scores(labelled: Labelled, *, seeds: Sequence[int], clusters: int | None = None) -> ClusterScores | None:

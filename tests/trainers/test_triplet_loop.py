@@ -12,11 +12,11 @@ from lesionary.errors import ArtifactError, LesionaryError, TrainingError, Usage
 from trainers.batches import PatchSource
 from trainers.checkpoint import load_state
 from trainers.fitting import Alone, Share
+from trainers.rounds import History
 from trainers.triplet.learner import TripletLearner
 from trainers.triplet.loop import main, train, training_set
 from trainers.triplet.model import MultiScaleNet, NetSettings, rebuild_net
 from trainers.triplet.presets import PRESETS, settings_for
-from trainers.triplet.rounds import History
 
 TINY = {
     "steps": 4, "refine_steps": 3, "sequences": 2, "group": 1, "dimension": 8, "stage_dimension": 8, "grid": 2,

@@ -22,34 +22,24 @@ import torch
 from numpy.typing import NDArray
 
 from lesionary.anatomy import LESION_TYPES
-from lesionary.artifacts import atomic_file, atomic_write_bytes, atomic_write_json
+from lesionary.artifacts import atomic_write_bytes, atomic_write_json
 from lesionary.errors import LesionaryError, TrainingError, UsageError
 from lesionary.models import WEIGHTS_FILE
 from lesionary.splits import split_of_patient
 from trainers.batches import UNKNOWN_TYPE, PatchSource
 from trainers.checkpoint import weights_bytes
 from trainers.fitting import Alone, FitResult, Place, StepReport, fit
+from trainers.rounds import LABELS_FILE, History, RoundLabels, RoundPlace, handed_round, label_rows, write_labels
 from trainers.triplet.evaluate import order_kept
 from trainers.triplet.labels import Labels, pseudo_labels
 from trainers.triplet.learner import TripletLearner
 from trainers.triplet.model import MultiScaleNet
 from trainers.triplet.presets import DEFAULT_PRESET, PRESETS, TripletSettings, settings_for
-from trainers.triplet.rounds import History, RoundLabels, RoundPlace, handed_round
 from trainers.triplet.sampling import SequenceSampler
 from trainers.triplet.vectors import vectors_of
 from trainers.weights import NO_WEIGHTS, start_weights
 
-RESULT_FILE, LABELS_FILE = "result.json", "labels.arrow"
-
-LABELS_SCHEMA = pa.schema(
-    [
-        pa.field("lesion_id", pa.string(), nullable=False),
-        pa.field("round", pa.int32(), nullable=False),
-        pa.field("label", pa.string(), nullable=False),
-        pa.field("score", pa.float64(), nullable=False),
-    ]
-)
-"""What a training says of its lesions' types; the command takes it into the lake."""
+RESULT_FILE = "result.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +107,7 @@ def train(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
         return {}
     out = Path(job["out"])
     atomic_write_bytes(out / WEIGHTS_FILE, weights_bytes(net.state_dict()))
-    with atomic_file(out / LABELS_FILE) as sink, pa.ipc.new_file(sink, LABELS_SCHEMA) as writer:
-        writer.write_table(run.labels_table())
+    write_labels(out / LABELS_FILE, run.labels_table())
     return {
         # With the stages that are used: the network is rebuilt from its own settings' names.
         "settings": settings.record() | settings.net().record(),
@@ -224,13 +213,8 @@ class _Rounds:
         parts = []
         for labels in self.history.labels:
             known = np.flatnonzero(labels.types >= 0)
-            columns = {
-                "lesion_id": pa.array(lesion_ids[known], pa.string()),
-                "round": pa.array(np.full(len(known), labels.number), pa.int32()),
-                "label": pa.array(names[labels.types[known]], pa.string()),
-                "score": pa.array(labels.probability[known], pa.float64()),
-            }
-            parts.append(pa.table(columns, schema=LABELS_SCHEMA))
+            words = names[labels.types[known]].tolist()
+            parts.append(label_rows(lesion_ids[known], labels.number, words, labels.probability[known]))
         return pa.concat_tables(parts)
 
 

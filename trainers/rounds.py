@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
@@ -24,6 +25,18 @@ from lesionary.errors import ArtifactError
 from trainers.fitting import Place, StepReport
 
 HISTORY_FILE = "rounds.npz"
+LABELS_FILE = "labels.arrow"
+
+LABELS_SCHEMA = pa.schema(
+    [
+        pa.field("lesion_id", pa.string(), nullable=False),
+        pa.field("round", pa.int32(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),
+    ]
+)
+"""What a training says of its lesions; the command takes it into the lake's table of labels."""
+
 _STEP = "step"
 
 
@@ -165,6 +178,28 @@ def handed_round(place: Place, labels: RoundLabels | None, count: int, number: i
     dist.broadcast(types, 0)
     dist.broadcast(probability, 0)
     return RoundLabels(number, types.cpu().numpy(), probability.cpu().numpy())
+
+
+def label_rows(
+    lesion_ids: Sequence[str] | NDArray[np.object_],
+    number: int,
+    words: Sequence[str],
+    scores: NDArray[np.floating],
+) -> pa.Table:
+    """A round's labels as rows of `LABELS_SCHEMA`."""
+    columns = [
+        pa.array(lesion_ids, pa.string()),
+        pa.array(np.full(len(lesion_ids), number), pa.int32()),
+        pa.array(words, pa.string()),
+        pa.array(scores, pa.float64()),
+    ]
+    return pa.Table.from_arrays(columns, schema=LABELS_SCHEMA)
+
+
+def write_labels(path: Path, rows: pa.Table) -> None:
+    """Labels into a file beside the weights, whole or not at all."""
+    with atomic_file(path) as sink, pa.ipc.new_file(sink, LABELS_SCHEMA) as writer:
+        writer.write_table(rows)
 
 
 def _refused(folder: Path) -> ArtifactError:
