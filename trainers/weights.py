@@ -54,12 +54,15 @@ class WeightsRecord:
     """Tensors of the file that belong to other parts than the backbone."""
 
 
-def start_weights(net: nn.Module, source: str | Path | bytes) -> WeightsRecord:
+def start_weights(
+    net: nn.Module, source: str | Path | bytes, layers: Mapping[str, nn.Linear] | None = None
+) -> WeightsRecord:
     """Fill a network's backbone.
 
     Args:
         net: a backbone, or a network with one as its `backbone`.
         source: imagenet, none, a file's path, or a file's bytes.
+        layers: further layers of the network, by the file's names for them; those that the file has are filled too.
 
     Raises:
         UsageError: there are no such weights.
@@ -72,14 +75,14 @@ def start_weights(net: nn.Module, source: str | Path | bytes) -> WeightsRecord:
         return WeightsRecord(NO_WEIGHTS)
     if isinstance(source, str) and source == IMAGENET:
         tensors, name = _imagenet(backbone.name)
-        kept = _fill_backbone(backbone, tensors, name)
+        kept = _fill_backbone(backbone, tensors, name) + _fill_layers(layers, tensors, name)
         return WeightsRecord(IMAGENET, name, None, kept, len(tensors) - kept)
     if isinstance(source, bytes):
         data, name = source, "the given weights"
     else:
         data, name = _file_bytes(Path(source)), Path(source).name
     tensors = load_weights_bytes(data, name)
-    kept = _fill_backbone(backbone, tensors, name)
+    kept = _fill_backbone(backbone, tensors, name) + _fill_layers(layers, tensors, name)
     return WeightsRecord("file", name, hashlib.sha256(data).hexdigest(), kept, len(tensors) - kept)
 
 
@@ -115,6 +118,22 @@ def _fill_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], where: str
     kept = {name: _usable(name, tensor, wanted.get(name), where) for name, tensor in _of_backbone(tensors).items()}
     fill_module(backbone, kept, where)
     return len(kept)
+
+
+def _fill_layers(layers: Mapping[str, nn.Linear] | None, tensors: Mapping[str, Tensor], where: str) -> int:
+    """Copy those layers that a file has in these shapes; how many tensors that were."""
+    kept = 0
+    for name, layer in (layers or {}).items():
+        held = {part: tensors.get(f"{name}.{part}") for part in ("weight", "bias")}
+        fits = {
+            part: _usable(f"{name}.{part}", tensor, layer.state_dict()[part], where)
+            for part, tensor in held.items()
+            if tensor is not None and tensor.shape == layer.state_dict()[part].shape
+        }
+        if len(fits) == len(held):
+            fill_module(layer, fits, where)
+            kept += len(fits)
+    return kept
 
 
 def _usable(name: str, tensor: Tensor, target: Tensor | None, where: str) -> Tensor:
