@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import evaluate_detection, evaluate_masks, evaluate_ssbr, evaluate_table
+from cli import evaluate_categories, evaluate_detection, evaluate_masks, evaluate_ssbr, evaluate_table
 from cli.console import live_line
 from cli.options import (
     DEFAULT_LAKE,
@@ -37,6 +37,7 @@ app.command("table")(evaluate_table.table)
 app.command("ssbr")(evaluate_ssbr.ssbr)
 app.command("detection")(evaluate_detection.detection)
 app.command("masks")(evaluate_masks.masks)
+app.command("categories")(evaluate_categories.categories)
 
 ReportOption = Annotated[
     Path | None,

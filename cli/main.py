@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from cli import (
+    categorise,
     console,
     detect,
     doctor,
@@ -92,6 +93,7 @@ app.command("response")(response.response)
 app.command("reidentify")(reidentify.reidentify)
 app.command("doctor")(doctor.doctor)
 app.add_typer(lake_commands.app, name="lake")
+app.add_typer(categorise.app, name="categorise")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(export.app, name="export")
 app.add_typer(features.app, name="features")

@@ -21,6 +21,7 @@ class Kind(StrEnum):
     SSBR = "ssbr"
     POSITION = "position"
     TRIPLET = "triplet"
+    CATEGORIES = "categories"
     DETECTOR = "detector"
 
 
@@ -38,9 +39,10 @@ def train(
     kind: Annotated[
         Kind,
         typer.Argument(
-            help="ssbr: a slice's height in the body, learnt from the order of slices. position: a start for triplet "
+            help="ssbr: a slice's height in the body, learnt from the order of slices. position: a start for others "
             "that needs no download. triplet: lesions as vectors, near where type, place and size are alike. "
-            "detector: where lesions are on slices."
+            "categories: lesions sorted without labels, for a person to name and the detector to learn. "
+            "detector: where lesions are on slices.",
         ),
     ],
     preset: Annotated[

@@ -152,7 +152,7 @@ def _resumed(trainer: Trainer, lake: "Lake", wish: Wish) -> "Run":
     Raises:
         UsageError: there is none, it trains something else, or with other settings.
     """
-    from lesionary.models import run_folder
+    from lesionary.models import run_folder, train_word
     from lesionary.provenance import code_fingerprint
     from trainers.runs import Run
 
@@ -161,7 +161,9 @@ def _resumed(trainer: Trainer, lake: "Lake", wish: Wish) -> "Run":
     record = run.record()
     if record.kind != trainer.kind:
         raise UsageError(
-            f"run {name} trains {record.kind}", where="--run", next_step=f"use `lesionary train {record.kind}`"
+            f"run {name} trains {record.kind}",
+            where="--run",
+            next_step=f"use `lesionary train {train_word(record.kind)}`",
         )
     for setting, before, now in _asked_otherwise(trainer, record, wish):
         raise UsageError(

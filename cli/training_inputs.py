@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from lesionary.errors import UsageError
+from lesionary.models import train_word
 
 if TYPE_CHECKING:
     from etl.running import RunnerChoice
@@ -193,11 +194,13 @@ def located_heights(lake: "Lake") -> dict[str, float] | None:
 
 
 TRAINERS: Mapping[str, Trainer] = {
-    one.kind: one
+    train_word(one.kind): one
     for one in (
         Trainer("ssbr", _volumes),
         Trainer("position", _patches),
         Trainer("triplet", _patches),
+        Trainer("categoriser", _patches),
         Trainer("detector", _stacks),
     )
 }
+"""By what `lesionary train` calls them."""

@@ -40,6 +40,7 @@ WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
 CARD_FORMAT_VERSION = 1
 
+_TRAIN_WORDS = {"categoriser": "categories"}
 _MODELS_FOLDER = "models"
 _RUNS_FOLDER = "runs"
 _CLAIM = "claim-"
@@ -280,6 +281,11 @@ def checked_model_name(name: str) -> str:
     return name
 
 
+def train_word(kind: str) -> str:
+    """What `lesionary train` calls a kind of model."""
+    return _TRAIN_WORDS.get(kind, kind)
+
+
 def hardware_record() -> dict[str, Any]:
     """What this process runs on; names GPUs only where the caller has loaded PyTorch already."""
     record: dict[str, Any] = {
@@ -394,7 +400,7 @@ def _known(lake: Lake, kind: str | None) -> str:
     known = [card.model_id for card in list_models(lake, kind)]
     if known:
         return f"there are {', '.join(known)}"
-    return f"train one with `lesionary train {kind or 'KIND'}`"
+    return f"train one with `lesionary train {train_word(kind) if kind else 'KIND'}`"
 
 
 def _split(model_id: str) -> tuple[str, int]:

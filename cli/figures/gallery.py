@@ -124,7 +124,7 @@ def _query_tile(
     reader: "SliceReader", connection: "duckdb.DuckDBPyConnection", query: "Query", shown: LesionImage | None
 ) -> Tile:
     if query.lesion_id is None and shown is not None:
-        return Tile(_patch(shown, None), "image", None, None, None, None, None)
+        return Tile(lesion_patch(shown, None), "image", None, None, None, None, None)
     if query.lesion_id is None:
         return Tile(None, None, None, None, None, None, None, tuple(query.vector.tolist()))
     return _tile(reader, connection, query.lesion_id, None)
@@ -137,7 +137,7 @@ def _tile(
 
     fact: dict[str, Any] = lesion(connection, lesion_id)
     image = read_image(reader, fact)
-    patch = None if image is None else _patch(image, None)
+    patch = None if image is None else lesion_patch(image, None)
     return Tile(patch, lesion_id, fact["patient_id"], fact["lesion_type"], fact["long_mm"], fact["short_mm"], distance)
 
 
@@ -146,7 +146,7 @@ def _sighting(row: "MatchedRow", images: dict[str, LesionImage | None], fields: 
     if mark is None:
         return Sighting(None, None, row.study, group, None, None, "vanished")
     image = images[mark.lesion_id]
-    patch = None if image is None else _patch(image, fields[row.group_id])
+    patch = None if image is None else lesion_patch(image, fields[row.group_id])
     state = cast("State", row.state)
     return Sighting(
         patch, mark.lesion_id, row.study, group, mark.long_mm, mark.short_mm, state, row.confidence, mark.lesion_type
@@ -164,7 +164,8 @@ def _shared_fields(rows: "Sequence[MatchedRow]", images: dict[str, LesionImage |
     return fields
 
 
-def _patch(image: LesionImage, field_mm: float | None) -> Patch:
+def lesion_patch(image: LesionImage, field_mm: float | None = None) -> Patch:
+    """The lesion and what is around it, in a window that shows it; `field_mm` from side to side where given."""
     window_hu = shown_window(image.hu, image.tight_box_xyxy_px, image.window_hu)
     return cut_patch(
         image.hu, image.tight_box_xyxy_px, image.points_xy_px, image.spacing_xy_mm, window_hu, side_px=_PATCH_PX,
