@@ -84,10 +84,27 @@ say "13. The same questions, answered with the trained network"
 "$lesionary" match "$patient" --feature-set triplet
 "$lesionary" evaluate table --row location --row triplet --where "split = 'test'" --report "$out/reports" | sed -n '1,12p'
 
-say "14. Out again, for a viewer: one measurement report a study"
+say "14. Kinds of lesions, found without labels; a detector that learns them; what it sees in one patient's scans"
+"$lesionary" train categories --preset smoke --weights position --threads 1
+"$lesionary" categorise show --picture "$out/categories.png" | sed -n '1,4p'
+"$lesionary" categorise name 0 "first kind"
+"$lesionary" train detector --preset smoke --set categories=categoriser --threads 1
+"$lesionary" detect --patient "$patient" --picture "$out/found.png"
+
+say "15. Masks: the diameters, areas and volumes of marked lesions and of what was detected"
+"$lesionary" measure
+"$lesionary" measure --detections detector
+"$lesionary" sync
+ask "SELECT detection_id, slice_index, slices, round(score, 2) AS score, category_name, round(long_mm) AS long_mm
+     FROM detection_features ORDER BY score DESC, detection_id LIMIT 3"
+ask "SELECT lesion_id, round(long_mm, 1) AS reader_mm, round(mask_long_mm, 1) AS mask_mm, round(mask_volume_mm3 / 1000, 1) AS ml
+     FROM lesion_measurements WHERE NOT mask_cut_short ORDER BY ml DESC LIMIT 3"
+"$lesionary" evaluate masks --truth "$out/release/truth_masks.json" --report "$out/reports" | sed -n '1,12p'
+
+say "16. Out again, for a viewer: one measurement report a study"
 "$lesionary" export sr "$out/sr"
 
-say "15. Is everything whole?"
+say "17. Is everything whole?"
 "$lesionary" lake verify --deep
 "$lesionary" doctor
 
