@@ -48,6 +48,7 @@ def draw_lake(
     lake: "Lake", model: "DetectorModel", choice: "SeriesChoice", settings: "DetectSettings", picture: Path
 ) -> bool:
     """The slices of the lake's chosen series with the surest detections, and what is marked on them."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     from etl.detect_tasks import SOURCES, choose_series
@@ -57,10 +58,13 @@ def draw_lake(
     versions = {name: lake.shards(name)[0] for name in SOURCES}
     chosen = [one.series_id for one in choose_series(lake, choice, settings, versions).usable]
     columns = ["detection_id", "unit_id", "series_id", "slice_index", "score", "category"]
-    of_model = (pc.field("model_id") == model.model_id) & pc.field("series_id").isin(chosen)
+    in_chosen = pc.field("series_id").isin(pa.array(chosen, pa.string()))
+    of_model = (pc.field("model_id") == model.model_id) & in_chosen
     rows = lake.read(DETECTIONS.name, columns=columns, where=of_model).to_pylist()
     rows.sort(key=lambda row: (-row["score"], row["detection_id"]))
     wanted = list(dict.fromkeys((row["series_id"], row["slice_index"]) for row in rows))[:_SLICES_DRAWN]
+    if not wanted:
+        return False
     named = {row["detection_id"]: row for row in rows}
     units = sorted({row["unit_id"] for row in rows if (row["series_id"], row["slice_index"]) in wanted})
     boxes = lake.read(DETECTION_BOXES.name, where=pc.field("unit_id").isin(units)).to_pylist()
