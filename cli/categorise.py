@@ -13,7 +13,6 @@ from cli.render import write_json, write_rows
 from cli.runners import Runners
 
 if TYPE_CHECKING:
-    from etl.inference import InferenceRunner
     from lesionary.categories import Category
     from lesionary.lake import Lake
     from lesionary.models import ModelCard
@@ -57,22 +56,10 @@ def apply(
     maker = CategoriserMaker(opened.url, card.model_id, "cuda" if gpus else "cpu")
     with ExitStack() as session, live_line() as show:
         runners = Runners(session, int(workers == 1), ray_address, at_least=workers)
-
-        def choose_inference(_count: int) -> "tuple[InferenceRunner, int]":
-            if workers == 1 and ray_address is None:
-                from etl.inference import infer_here
-
-                return infer_here, 1
-            from etl.inference_job import ActorPool
-
-            runners.connect()
-            # A cluster that was named may yet grow.
-            return ActorPool(workers, 1, gpus, growing=not runners.on_this_machine), workers
-
         summary = categorise(
             opened,
             CategoryModel(card.model_id, rounds_of(card), count, maker),
-            choose_inference=choose_inference,
+            choose_inference=lambda _count: runners.choose_inference(workers, gpus),
             choose_runner=runners.choose,
             progress=lambda what, done, total: show(f"{what}: {done} of {total} lesions"),
         )

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from cli.console import note
 from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, PictureOption
 from cli.render import as_json_text
+from cli.report_files import write_report
 
 
 def categories(
@@ -43,19 +43,5 @@ def categories(
     if picture is not None or report_folder is not None:
         from cli.figures.categories import categories_chart
 
-        _write(categories_chart(report), record, text, picture, report_folder)
+        write_report("categories", record, text, categories_chart(report), picture, report_folder)
     print(record if as_json else text)
-
-
-def _write(drawn: bytes, record: str, text: str, picture: Path | None, folder: Path | None) -> None:
-    from cli.figures.gallery import write_chart
-    from lesionary.artifacts import atomic_write_bytes
-
-    if picture is not None:
-        write_chart(drawn, picture)
-        note(f"picture: {picture}")
-    if folder is not None:
-        write_chart(drawn, folder / "categories.png")
-        atomic_write_bytes(folder / "categories.json", f"{record}\n".encode())
-        atomic_write_bytes(folder / "categories.md", f"{text}\n![categories](categories.png)\n".encode())
-        note(f"report: {folder}/categories.json, .md and .png")

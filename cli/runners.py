@@ -59,18 +59,21 @@ class Runners:
             self._session.enter_context(ray_session(self._ray_address, cores))
             self._connected = True
 
+    def choose_inference(self, workers: int, gpus: float) -> "tuple[InferenceRunner, int]":
+        """What runs a model: this process for one worker; actors on Ray for several, or where a cluster was named."""
+        if workers == 1 and self._ray_address is None:
+            from etl.inference import infer_here
+
+            return infer_here, 1
+        from etl.inference_job import ActorPool
+
+        self.connect()
+        # A cluster that was named may yet grow.
+        return ActorPool(workers, 1, gpus, growing=not self.on_this_machine), workers
+
 
 def choose_inference(
     session: ExitStack, workers: int, gpus: float, ray_address: str | None, _count: int
 ) -> "tuple[InferenceRunner, int]":
-    """What runs a model: this process for one worker; actors on Ray for several, or where a cluster was named."""
-    if workers == 1 and ray_address is None:
-        from etl.inference import infer_here
-
-        return infer_here, 1
-    from etl.inference_job import ActorPool
-
-    runners = Runners(session, 0, ray_address, at_least=workers)
-    runners.connect()
-    # A cluster that was named may yet grow.
-    return ActorPool(workers, 1, gpus, growing=not runners.on_this_machine), workers
+    """`Runners.choose_inference` for a command that runs nothing else."""
+    return Runners(session, 0, ray_address, at_least=workers).choose_inference(workers, gpus)
