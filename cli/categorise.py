@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import counted, human_seconds, live_line, note
-from cli.options import DEFAULT_LAKE, Format, JsonOption, LakeOption, PictureOption
+from cli.options import (
+    DEFAULT_LAKE,
+    Format,
+    GpusOption,
+    JsonOption,
+    LakeOption,
+    ModelsOption,
+    PictureOption,
+    RayAddressOption,
+)
 from cli.render import write_json, write_rows
 from cli.runners import Runners
 
@@ -29,18 +38,9 @@ ModelOption = Annotated[
 @app.command()
 def apply(
     model: ModelOption = None,
-    workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Models at work at once; more than 1 run on Ray.")
-    ] = 1,
-    gpus: Annotated[float, typer.Option("--gpus", min=0, help="GPUs of each worker, such as 0.5.")] = 0,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            "--ray-address",
-            envvar="LESIONARY_RAY_ADDRESS",
-            help="A running Ray cluster, or local for one of our own; none = Ray only for several workers.",
-        ),
-    ] = None,
+    workers: ModelsOption = 1,
+    gpus: GpusOption = 0,
+    ray_address: RayAddressOption = None,
     lake: LakeOption = DEFAULT_LAKE,
     as_json: JsonOption = False,
 ) -> None:

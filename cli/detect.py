@@ -13,7 +13,17 @@ import typer
 
 from cli.console import counted, human_seconds, live_line, note
 from cli.detectors import KIND, category_names, category_text, detector_model
-from cli.options import DEFAULT_LAKE, Format, JsonOption, LakeOption, PictureOption, Precision
+from cli.options import (
+    DEFAULT_LAKE,
+    Format,
+    GpusOption,
+    JsonOption,
+    LakeOption,
+    ModelsOption,
+    PictureOption,
+    Precision,
+    RayAddressOption,
+)
 from cli.render import write_json, write_rows
 from cli.runners import choose_inference
 from lesionary.errors import UsageError
@@ -63,24 +73,15 @@ def detect(
     max_per_slice: Annotated[
         int, typer.Option("--max-per-slice", min=1, max=1000, help="Of a slice, the surest boxes.")
     ] = 50,
-    workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Models at work at once; more than 1 run on Ray.")
-    ] = 1,
-    gpus: Annotated[float, typer.Option("--gpus", min=0, help="GPUs of each worker, such as 0.5.")] = 0,
+    workers: ModelsOption = 1,
+    gpus: GpusOption = 0,
     precision: Annotated[
         Precision | None, typer.Option("--precision", help="Of the network. [what it was trained with]")
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="Slices at once. [2 on a CPU, 8 on a GPU]")
     ] = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            "--ray-address",
-            envvar="LESIONARY_RAY_ADDRESS",
-            help="A running Ray cluster, or local for one of our own; none = Ray only for several workers.",
-        ),
-    ] = None,
+    ray_address: RayAddressOption = None,
     picture: PictureOption = None,
     lake: LakeOption = DEFAULT_LAKE,
     as_json: JsonOption = False,

@@ -12,7 +12,7 @@ import typer
 
 from cli.console import counted, human_seconds, live_line, note
 from cli.detectors import KIND as DETECTOR
-from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, Precision
+from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, Precision, RayAddressOption
 from cli.render import write_json
 from cli.runners import Runners
 from lesionary.errors import UsageError
@@ -88,14 +88,7 @@ def embed(
         float | None,
         typer.Option("--gpus", min=0, help="GPUs of each worker, such as 0.5. [1 where there are enough, else 0]"),
     ] = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            "--ray-address",
-            envvar="LESIONARY_RAY_ADDRESS",
-            help="A running Ray cluster, or local for one of our own; none = Ray only for several workers.",
-        ),
-    ] = None,
+    ray_address: RayAddressOption = None,
     lake: LakeOption = DEFAULT_LAKE,
     as_json: JsonOption = False,
 ) -> None:

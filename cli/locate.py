@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.console import counted, human_seconds, live_line, note
-from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, Precision
+from cli.options import DEFAULT_LAKE, GpusOption, JsonOption, LakeOption, ModelsOption, Precision, RayAddressOption
 from cli.render import write_json
 from cli.runners import choose_inference
 
@@ -27,21 +27,12 @@ def locate(
         str | None,
         typer.Option("--model", metavar="MODEL", help="A body-part regressor of the lake: its id, or name. [newest]"),
     ] = None,
-    workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Models at work at once; more than 1 run on Ray.")
-    ] = 1,
-    gpus: Annotated[float, typer.Option("--gpus", min=0, help="GPUs of each worker, such as 0.5.")] = 0,
+    workers: ModelsOption = 1,
+    gpus: GpusOption = 0,
     precision: Annotated[
         Precision | None, typer.Option("--precision", help="Of the convolutions. [what it was trained with]")
     ] = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            "--ray-address",
-            envvar="LESIONARY_RAY_ADDRESS",
-            help="A running Ray cluster, or local for one of our own; none = Ray only for several workers.",
-        ),
-    ] = None,
+    ray_address: RayAddressOption = None,
     lake: LakeOption = DEFAULT_LAKE,
     as_json: JsonOption = False,
 ) -> None:

@@ -64,6 +64,16 @@ T2Option = Annotated[
     float | None,
     typer.Option("--t2", min=0, help="Marks of two studies above it are two lesions [recorded per set]."),
 ]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        envvar="LESIONARY_RAY_ADDRESS",
+        help="A running Ray cluster, or local for one of our own; none = Ray only for several workers.",
+    ),
+]
+ModelsOption = Annotated[int, typer.Option("--workers", min=1, help="Models at work at once; more than 1 run on Ray.")]
+GpusOption = Annotated[float, typer.Option("--gpus", min=0, help="GPUs of each worker, such as 0.5.")]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
 
 

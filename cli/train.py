@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import note
-from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, Precision
+from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, Precision, RayAddressOption
 from cli.render import write_json
 
 if TYPE_CHECKING:
@@ -94,14 +94,7 @@ def train(
     config: Annotated[
         Path | None, typer.Option("--config", envvar="LESIONARY_CONFIG", help="Settings file. [lesionary.toml]")
     ] = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            "--ray-address",
-            envvar="LESIONARY_RAY_ADDRESS",
-            help="A running Ray cluster, or local for one of our own; none = Ray only for several workers.",
-        ),
-    ] = None,
+    ray_address: RayAddressOption = None,
     lake: LakeOption = DEFAULT_LAKE,
     as_json: JsonOption = False,
 ) -> None:

@@ -1,8 +1,8 @@
 """How a learner is fitted: every setting of the loop, checked when it is made."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from lesionary.errors import UsageError
 from trainers.schedule import SCHEDULES, ScheduleName
@@ -62,3 +62,20 @@ class FitSettings:
             raise UsageError(f"learning_rate must be positive, found {self.learning_rate}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise UsageError(f"clip_norm must be positive, found {self.clip_norm}")
+
+
+def fit_settings_of(settings: object, **changes: Any) -> FitSettings:
+    """The loop's part of a trainer's settings: those of the same names, images channel by channel last.
+
+    The rate warms up over a tenth of the steps at most, so that a short training is one as well.
+
+    Args:
+        settings: of a trainer.
+        changes: values that differ from the trainer's own.
+
+    Raises:
+        UsageError: a value is out of its range.
+    """
+    own = {one.name: getattr(settings, one.name) for one in fields(FitSettings) if hasattr(settings, one.name)}
+    values = own | {"channels_last": True} | changes
+    return FitSettings(**values | {"warmup_steps": min(values["warmup_steps"], values["steps"] // 10)})

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,19 @@ class StepReport:
     seconds_left: float
     wait_share: float
     """Share of the time spent waiting for data; the first step of a process is left out."""
+
+
+def progress_on_stderr(items: str) -> Callable[[StepReport], None]:
+    """A listener that prints a line for each report; `items` is what a batch holds, as a person calls it."""
+
+    def tell(report: StepReport) -> None:
+        parts = ", ".join(f"{name} {value:.4f}" for name, value in report.parts.items())
+        sys.stderr.write(
+            f"step {report.step} of {report.steps}: {parts}; {report.items_per_second:.1f} {items}/s,"
+            f" {report.seconds_left:.0f} s left\n"
+        )
+
+    return tell
 
 
 class Place(Protocol):

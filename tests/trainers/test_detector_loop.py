@@ -23,7 +23,7 @@ from trainers.fitting import Alone
 from trainers.position.loop import PositionNet
 
 TINY = {
-    "pixel_mm": 2.0, "max_side_px": 128, "batch": 2, "steps": 2, "checkpoint_every": 0, "log_every": 1,
+    "pixel_mm": 2.0, "max_side_px": 128, "crop_px": 0, "batch": 2, "steps": 2, "checkpoint_every": 0, "log_every": 1,
     "pyramid_channels": 16, "head_width": 16, "proposals": 16, "region_sample": 16, "proposal_sample": 32,
 }  # fmt: skip
 

@@ -34,7 +34,8 @@ from trainers.categoriser.model import CategoryNet
 from trainers.categoriser.presets import DEFAULT_PRESET, PRESETS, CategoriserSettings, settings_for
 from trainers.categoriser.targets import Split, split_patients
 from trainers.checkpoint import weights_bytes
-from trainers.fitting import Alone, FitResult, Place, StepReport, fit
+from trainers.fitting import Alone, FitResult, Place, fit
+from trainers.places import progress_on_stderr
 from trainers.rounds import LABELS_FILE, History, RoundLabels, RoundPlace, handed_round, label_rows, write_labels
 from trainers.weights import NO_WEIGHTS, start_weights
 
@@ -265,18 +266,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "weights": given.weights,
     }
     try:
-        found = train(job, Alone(Path(given.out), given.device, _tell))
+        found = train(job, Alone(Path(given.out), given.device, progress_on_stderr("crops")))
         atomic_write_json(Path(given.out) / RESULT_FILE, found)
     except LesionaryError as error:
         sys.stderr.write(f"{error.sentence}\n")
         return error.exit_code
     sys.stdout.write(json.dumps(found["metrics"], indent=2) + "\n")
     return 0
-
-
-def _tell(report: StepReport) -> None:
-    parts = ", ".join(f"{name} {value:.4f}" for name, value in report.parts.items())
-    sys.stderr.write(f"step {report.step} of at most {report.steps}: {parts}; {report.items_per_second:.0f} crops/s\n")
 
 
 if __name__ == "__main__":

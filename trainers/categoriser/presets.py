@@ -15,7 +15,7 @@ from lesionary.errors import UsageError
 from trainers.augment import Augmentation
 from trainers.categoriser.clusters import AGREEMENT, CRITERIA, LIKELIHOOD
 from trainers.categoriser.model import LAYERS, NECKS, REGIONS, WHOLE, NetSettings
-from trainers.fitting import FitSettings
+from trainers.fit_settings import FitSettings, fit_settings_of
 from trainers.preset_settings import preset_settings
 from trainers.schedule import ScheduleName
 
@@ -141,24 +141,8 @@ class CategoriserSettings:
 
     def fit(self, round_number: int) -> FitSettings:
         """The loop's part in a round."""
-        return FitSettings(
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            optimizer=self.optimizer,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            schedule=self.schedule,
-            milestones=self.milestones,
-            warmup_steps=min(self.warmup_steps, self.steps // 10),
-            clip_norm=self.clip_norm,
-            precision=self.precision,
-            channels_last=True,
-            compile=self.compile,
-            # Another round, other draws.
-            seed=self.seed + 1_000_003 * round_number,
-            checkpoint_every=self.checkpoint_every,
-            log_every=self.log_every,
-        )
+        # Another round, other draws.
+        return fit_settings_of(self, seed=self.seed + 1_000_003 * round_number)
 
     def record(self) -> dict[str, Any]:
         """As JSON can say it."""

@@ -32,7 +32,8 @@ from trainers.detector.model import Detector
 from trainers.detector.presets import DEFAULT_PRESET, PRESETS, DetectorSettings, settings_for
 from trainers.detector.source import StackBatch, StackSource, training_batch
 from trainers.detector.validation import found_on, marked_rows, scores_for_card, truth_of
-from trainers.fitting import Alone, Learner, Place, Share, StepReport, fit, step_generator
+from trainers.fitting import Alone, Learner, Place, Share, fit, step_generator
+from trainers.places import progress_on_stderr
 from trainers.weights import NO_WEIGHTS, start_weights
 
 RESULT_FILE = "result.json"
@@ -255,21 +256,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "categories": given.categories,
     }
     try:
-        found = train(job, Alone(Path(given.out), given.device, _tell))
+        found = train(job, Alone(Path(given.out), given.device, progress_on_stderr("stacks")))
         atomic_write_json(Path(given.out) / RESULT_FILE, found)
     except LesionaryError as error:
         sys.stderr.write(f"{error.sentence}\n")
         return error.exit_code
     sys.stdout.write(json.dumps(found["metrics"], indent=2) + "\n")
     return 0
-
-
-def _tell(report: StepReport) -> None:
-    parts = ", ".join(f"{name} {value:.4f}" for name, value in report.parts.items())
-    sys.stderr.write(
-        f"step {report.step} of {report.steps}: {parts}; {report.items_per_second:.1f} stacks/s,"
-        f" {report.seconds_left:.0f} s left\n"
-    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from lesionary.errors import UsageError
 from lesionary.patch_schema import WINDOW_HU
 from lesionary.stack_schema import StackSettings
 from trainers.backbones import BACKBONES
-from trainers.fit_settings import FitSettings
+from trainers.fit_settings import FitSettings, fit_settings_of
 from trainers.preset_settings import preset_settings
 from trainers.schedule import ScheduleName
 
@@ -151,23 +151,7 @@ class DetectorSettings:
 
     def fit(self) -> FitSettings:
         """The loop's part."""
-        return FitSettings(
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            optimizer=self.optimizer,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            schedule=self.schedule,
-            milestones=self.milestones,
-            warmup_steps=min(self.warmup_steps, self.steps // 10),
-            clip_norm=self.clip_norm,
-            precision=self.precision,
-            channels_last=True,
-            compile=self.compile,
-            seed=self.seed,
-            checkpoint_every=self.checkpoint_every,
-            log_every=self.log_every,
-        )
+        return fit_settings_of(self)
 
     def record(self) -> dict[str, Any]:
         """As JSON can say it."""

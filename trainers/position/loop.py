@@ -29,7 +29,8 @@ from lesionary.models import WEIGHTS_FILE
 from lesionary.splits import split_of_patient
 from trainers.batches import PatchSource
 from trainers.checkpoint import weights_bytes
-from trainers.fitting import Alone, Learner, Place, Share, StepReport, fit, step_generator
+from trainers.fitting import Alone, Learner, Place, Share, fit, step_generator
+from trainers.places import progress_on_stderr
 from trainers.position.evaluate import position_errors
 from trainers.position.model import COORDINATES, PositionNet
 from trainers.position.presets import DEFAULT_PRESET, PRESETS, PositionSettings, settings_for
@@ -169,21 +170,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "weights": given.weights,
     }
     try:
-        found = train(job, Alone(Path(given.out), given.device, _tell))
+        found = train(job, Alone(Path(given.out), given.device, progress_on_stderr("crops")))
         atomic_write_json(Path(given.out) / RESULT_FILE, found)
     except LesionaryError as error:
         sys.stderr.write(f"{error.sentence}\n")
         return error.exit_code
     sys.stdout.write(json.dumps(found["metrics"], indent=2) + "\n")
     return 0
-
-
-def _tell(report: StepReport) -> None:
-    parts = ", ".join(f"{name} {value:.4f}" for name, value in report.parts.items())
-    sys.stderr.write(
-        f"step {report.step} of {report.steps}: {parts}; {report.items_per_second:.0f} crops/s,"
-        f" {report.seconds_left:.0f} s left\n"
-    )
 
 
 if __name__ == "__main__":

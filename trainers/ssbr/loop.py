@@ -29,7 +29,8 @@ from lesionary.artifacts import atomic_write_bytes, atomic_write_json
 from lesionary.errors import LesionaryError, UsageError
 from lesionary.models import WEIGHTS_FILE
 from trainers.checkpoint import weights_bytes
-from trainers.fitting import Alone, Learner, Place, Share, StepReport, fit, step_generator
+from trainers.fitting import Alone, Learner, Place, Share, fit, step_generator
+from trainers.places import progress_on_stderr
 from trainers.ssbr.evaluate import (
     BodyPartScores,
     body_part_scores,
@@ -386,7 +387,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     job = {"volumes": given.volumes, "preset": given.preset, "settings": changes, "out": str(given.out)}
     job["weights"] = given.weights
     try:
-        result = train(job, Alone(given.out, listener=_print_progress))
+        result = train(job, Alone(given.out, listener=progress_on_stderr("volumes")))
         if given.truth is not None:
             result["metrics"]["body_parts"] = _tested(given, result)
         atomic_write_json(given.out / RESULT_FILE, result)
@@ -403,12 +404,6 @@ def _tested(given: argparse.Namespace, result: Mapping[str, Any]) -> dict[str, A
     heights = phantom_heights(json.loads(given.truth.read_bytes()), given.namespace)
     parts = asdict(body_part_metrics(net, source, heights))
     return parts | order_metrics(net, source, source.of_split("test"), "test")
-
-
-def _print_progress(report: StepReport) -> None:
-    parts = " ".join(f"{name} {value:.4f}" for name, value in report.parts.items())
-    line = f"step {report.step}/{report.steps} {parts} {report.items_per_second:.1f} volumes/s"
-    print(f"{line}, {report.seconds_left:.0f} s left, {report.wait_share:.1%} waiting", file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from lesionary.errors import UsageError
-from trainers.fitting import FitSettings
+from trainers.fit_settings import FitSettings, fit_settings_of
 from trainers.preset_settings import preset_settings
 from trainers.schedule import ScheduleName
 from trainers.ssbr.model import NetSettings
@@ -99,23 +99,7 @@ class SsbrSettings:
 
     def fit(self) -> FitSettings:
         """The loop's part."""
-        return FitSettings(
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            optimizer=self.optimizer,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            schedule=self.schedule,
-            milestones=self.milestones,
-            warmup_steps=min(self.warmup_steps, self.steps // 10),
-            clip_norm=self.clip_norm,
-            precision=self.precision,
-            channels_last=True,
-            compile=self.compile,
-            seed=self.seed,
-            checkpoint_every=self.checkpoint_every,
-            log_every=self.log_every,
-        )
+        return fit_settings_of(self)
 
     def record(self) -> dict[str, Any]:
         """As JSON can say it."""

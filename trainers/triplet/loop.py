@@ -28,7 +28,8 @@ from lesionary.models import WEIGHTS_FILE
 from lesionary.splits import split_of_patient
 from trainers.batches import UNKNOWN_TYPE, PatchSource
 from trainers.checkpoint import weights_bytes
-from trainers.fitting import Alone, FitResult, Place, StepReport, fit
+from trainers.fitting import Alone, FitResult, Place, fit
+from trainers.places import progress_on_stderr
 from trainers.rounds import LABELS_FILE, History, RoundLabels, RoundPlace, handed_round, label_rows, write_labels
 from trainers.triplet.evaluate import order_kept
 from trainers.triplet.labels import Labels, pseudo_labels
@@ -281,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "settings": changes,
             "weights": given.weights,
         }
-        found = train(job, Alone(Path(given.out), given.device, _tell))
+        found = train(job, Alone(Path(given.out), given.device, progress_on_stderr("patches")))
         atomic_write_json(Path(given.out) / RESULT_FILE, found)
     except LesionaryError as error:
         sys.stderr.write(f"{error.sentence}\n")
@@ -299,14 +300,6 @@ def _changes(settings: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             changes[name] = value
     return changes
-
-
-def _tell(report: StepReport) -> None:
-    parts = ", ".join(f"{name} {value:.4f}" for name, value in report.parts.items())
-    sys.stderr.write(
-        f"step {report.step} of {report.steps}: {parts}; {report.items_per_second:.0f} patches/s,"
-        f" {report.seconds_left:.0f} s left\n"
-    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from lesionary.errors import UsageError
 from trainers.augment import Augmentation
-from trainers.fitting import FitSettings
+from trainers.fit_settings import FitSettings, fit_settings_of
 from trainers.preset_settings import preset_settings
 from trainers.schedule import ScheduleName
 from trainers.triplet.cues import ALL_CUES, SamplingSettings
@@ -156,25 +156,8 @@ class TripletSettings:
 
     def fit(self, round_number: int) -> FitSettings:
         """The loop's part in a round."""
-        steps = self.steps_of(round_number)
-        return FitSettings(
-            steps=steps,
-            learning_rate=self.learning_rate,
-            optimizer=self.optimizer,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            schedule=self.schedule,
-            milestones=self.milestones,
-            warmup_steps=min(self.warmup_steps, steps // 10),
-            clip_norm=self.clip_norm,
-            precision=self.precision,
-            channels_last=True,
-            compile=self.compile,
-            # Another round, other draws.
-            seed=self.seed + 1_000_003 * round_number,
-            checkpoint_every=self.checkpoint_every,
-            log_every=self.log_every,
-        )
+        # Another round, other draws.
+        return fit_settings_of(self, steps=self.steps_of(round_number), seed=self.seed + 1_000_003 * round_number)
 
     def record(self) -> dict[str, Any]:
         """As JSON can say it."""
