@@ -163,8 +163,15 @@ _PAPER_RATIOS = (0.5, 1.0, 2.0)
 PRESETS: Mapping[str, DetectorSettings] = MappingProxyType(
     {
         "smoke": DetectorSettings(
-            pixel_mm=2.4, max_side_px=192, batch=4, steps=40, checkpoint_every=20, log_every=5, proposals=32
-        ),
+            pixel_mm=2.4,
+            max_side_px=192,
+            batch=4,
+            steps=60,
+            checkpoint_every=20,
+            log_every=5,
+            proposals=32,
+            min_score=0.001,
+        ),  # fmt: skip
         "small": DetectorSettings(pixel_mm=1.6, max_side_px=320, crop_px=160),
         "small-paper": DetectorSettings(
             architecture="paper",
