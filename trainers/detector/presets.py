@@ -171,7 +171,7 @@ PRESETS: Mapping[str, DetectorSettings] = MappingProxyType(
             log_every=5,
             proposals=32,
             min_score=0.001,
-        ),  # fmt: skip
+        ),
         "small": DetectorSettings(pixel_mm=1.6, max_side_px=320, crop_px=160),
         "small-paper": DetectorSettings(
             architecture="paper",
