@@ -48,26 +48,33 @@ def lake_contestants(
     Raises:
         UsageError: a model has looked at nothing, or nothing is left to compare.
     """
-    rows = (
-        lake.read("detection_series", columns=["model_id", "series_id"]) if lake.has_table("detection_series") else None
-    )
-    looked: dict[str, set[str]] = {}
-    if rows is not None:
-        for model_id, series_id in zip(rows["model_id"].to_pylist(), rows["series_id"].to_pylist(), strict=True):
-            looked.setdefault(model_id, set()).add(series_id)
-    models = _chosen(looked, wanted, lake.url)
+    whole = request.dimensions is not Dimensions.SLICE
+    looked = _looked_at(lake, whole=whole)
+    if not looked:
+        raise UsageError(
+            f"no detector has looked {'through whole series' if whole else 'at anything'} here yet",
+            where=lake.url,
+            next_step=f"run `lesionary detect` {'without --key-slices' if whole else 'first'}",
+        )
+    models = _chosen(looked, wanted)
     common = set.intersection(*(looked[model_id] for model_id in models))
     held = lake_truth(lake, common, request)
     return [_contestant(lake, model_id, held, request) for model_id in models], held.counts
 
 
-def _chosen(looked: Mapping[str, set[str]], wanted: Sequence[str], where: str) -> list[str]:
+def _looked_at(lake: "Lake", *, whole: bool) -> dict[str, set[str]]:
+    """Model to the series that it has looked at; `whole`: those of which it has looked at every slice."""
+    looked: dict[str, set[str]] = {}
+    if lake.has_table("detection_series"):
+        for row in lake.read("detection_series", columns=["model_id", "series_id", "scope"]).to_pylist():
+            if not whole or row["scope"] == "all":
+                looked.setdefault(row["model_id"], set()).add(row["series_id"])
+    return looked
+
+
+def _chosen(looked: Mapping[str, set[str]], wanted: Sequence[str]) -> list[str]:
     """Ids of the models that are meant: by id, or the newest of a name."""
     known = sorted(looked, key=lambda model_id: (_base(model_id)[0], _base(model_id)[1]))
-    if not known:
-        raise UsageError(
-            "no detector has looked at anything here yet", where=where, next_step="run `lesionary detect` first"
-        )
     found = []
     for one in wanted or known:
         named = [model_id for model_id in known if one in (model_id, _base(model_id)[0])]

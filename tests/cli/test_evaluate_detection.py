@@ -56,7 +56,7 @@ def looked(run, tmp_path):
     return run, lesions
 
 
-def write_found(lake, model_id, lesions, shift=0.0, score=0.9, categoriser=None):
+def write_found(lake, model_id, lesions, shift=0.0, score=0.9, categoriser=None, scope="all"):
     """What a detector finds that sees every lesion, at its place or beside it, on its key slice and the next one."""
     found, boxes, series = [], [], {}
     for row in lesions:
@@ -78,7 +78,7 @@ def write_found(lake, model_id, lesions, shift=0.0, score=0.9, categoriser=None)
             boxes.append(one)
         series[row["series_id"]] = {
             "unit_id": unit, "model_id": model_id, "series_id": row["series_id"], "slices": 3, "detections": 1,
-            "fingerprint": "f",
+            "scope": scope, "fingerprint": "f",
         }  # fmt: skip
     tables = ((DETECTION_BOXES, boxes), (DETECTIONS, found), (DETECTION_SERIES, list(series.values())))
     write_results(
@@ -90,6 +90,18 @@ def write_found(lake, model_id, lesions, shift=0.0, score=0.9, categoriser=None)
 
 def of_split(lesions, split):
     return [row for row in lesions if (row["split"] or split_of_patient(row["patient_id"])) == split]
+
+
+def test_a_detector_that_saw_key_slices_only_is_not_scored_through_slices(run, looked):
+    _, lesions = looked
+    lake = Lake.open("lake")
+    for model_id in ("good-1", "bad-1"):
+        write_found(lake, model_id, lesions, scope="key_slices")
+
+    assert run("evaluate", "detection", "--split", "all", "--json")[0] == 0
+    code, _, error = run("evaluate", "detection", "--split", "all", "--protocol", "lesion-harvester")
+    assert code == 2
+    assert "no detector has looked through whole series here yet; run `lesionary detect` without --key-slices" in error
 
 
 def test_models_stand_side_by_side_on_the_series_that_both_have_seen(looked, tmp_path):

@@ -78,6 +78,7 @@ def test_detections_get_sizes_that_the_store_knows(phantom):
     }  # fmt: skip
     looked = {
         "unit_id": unit, "model_id": "det-1", "series_id": lesion["series_id"], "slices": 9, "detections": 1,
+        "scope": "all",
         "fingerprint": "f",
     }  # fmt: skip
     rows = {"detections": detection, "detection_series": looked}
