@@ -214,7 +214,7 @@ def test_detections_stand_beside_marked_lesions(lake):
     }  # fmt: skip
     looked = {
         "unit_id": detection["unit_id"], "model_id": "det-1", "series_id": series, "slices": 9, "detections": 1,
-        "fingerprint": "f",
+        "scope": "all", "fingerprint": "f",
     }  # fmt: skip
     tables = {
         DETECTIONS.name: [pa.Table.from_pylist([detection], schema=DETECTIONS.schema)],
