@@ -184,6 +184,7 @@ def test_rows_do_not_depend_on_how_the_work_was_shared(tmp_path, folder):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_workers_on_ray_give_the_same_rows(tmp_path, folder, ray_cluster):
     from etl.ingest_job import run_on_ray
 

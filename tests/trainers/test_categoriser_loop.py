@@ -380,6 +380,7 @@ def test_places_stand_beside_the_features_as_the_settings_weigh_them():
     assert points_of(features, places, settings).shape == (40, 5)
 
 
+@pytest.mark.slow
 def test_two_workers_mine_what_one_mines(patches, tmp_path):
     alone = train(job(patches, tmp_path / "one", max_rounds=2), Alone(tmp_path / "one", "cpu"))
     folder = tmp_path / "two"
