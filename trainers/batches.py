@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from lesionary.anatomy import LESION_TYPES
 from lesionary.caches import open_cache
-from lesionary.errors import ArtifactError
+from lesionary.errors import ArtifactError, UsageError
 from lesionary.patch_schema import PATCHES, PIXEL_MM, SLICES_PER_PATCH
+from lesionary.splits import split_of_patient
 from trainers.augment import Augmentation, Draws, boxes_in_view, brighten, draw, image_side, look, view_of
 
 UNKNOWN_TYPE = -1
@@ -103,6 +104,24 @@ class PatchSource:
             setattr(part, name, value[chosen] if isinstance(value, np.ndarray) else value)
         part._pixels = _Pixels(self._pixels.buffers, self._pixels.file[chosen], self._pixels.start[chosen])
         return part
+
+    def splits_by_patient(self) -> NDArray[np.object_]:
+        """Every patch's split: the source's own where it gives one, else by the patient."""
+        pairs = zip(self.splits, self.patient_ids, strict=True)
+        return np.array([split or split_of_patient(patient) for split, patient in pairs], object)
+
+    def rows_outside_test(self) -> NDArray[np.int64]:
+        """The patches that may teach something.
+
+        Raises:
+            UsageError: there is none.
+        """
+        rows = np.flatnonzero(self.splits_by_patient() != "test")
+        if not len(rows):
+            raise UsageError(
+                "no patch is outside the test split", where="patches", next_step="ingest patients of other splits"
+            )
+        return rows
 
     def pixels(self, row: int) -> NDArray[np.int16]:
         """One patch's pixels in the mapped file: (3, side, side) int16 HU, not to be written to."""

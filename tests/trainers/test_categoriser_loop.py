@@ -18,7 +18,7 @@ from trainers.batches import PatchSource
 from trainers.categoriser.evaluate import agreement
 from trainers.categoriser.inference import ask
 from trainers.categoriser.learner import CategoryLearner
-from trainers.categoriser.loop import main, seen_rows, train
+from trainers.categoriser.loop import main, train
 from trainers.categoriser.mining import points_of
 from trainers.categoriser.model import CategoryNet, NetSettings, rebuilt_net
 from trainers.categoriser.presets import PRESETS, CategoriserSettings, settings_for
@@ -139,7 +139,7 @@ def test_labels_do_not_depend_on_what_lesions_are_said_to_be(trained, tmp_path):
 
 def test_nobody_of_the_test_split_is_learnt_from(trained, patches, tmp_path):
     source = PatchSource.open(patches)
-    unseen = set(source.patient_ids[np.setdiff1d(np.arange(len(source)), seen_rows(source))])
+    unseen = set(source.patient_ids[np.setdiff1d(np.arange(len(source)), source.rows_outside_test())])
     assert unseen
     # Other pixels of theirs change no weight.
     rows = [row | ({"pixels": bytes(len(row["pixels"]))} if row["split"] == "test" else {}) for row in planted_rows()]

@@ -22,9 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from lesionary.artifacts import atomic_write_bytes, atomic_write_json
-from lesionary.errors import LesionaryError, UsageError
+from lesionary.errors import LesionaryError
 from lesionary.models import WEIGHTS_FILE
-from lesionary.splits import split_of_patient
 from trainers.batches import PatchSource
 from trainers.categoriser.evaluate import accuracies, agreement
 from trainers.categoriser.inference import Answers, ask
@@ -62,7 +61,7 @@ def train(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
     settings = settings_for(str(job.get("preset") or DEFAULT_PRESET), {**changes, **dict(job.get("settings") or {})})
     local_copy = job.get("local_copy")
     source = PatchSource.open(job["patches"], Path(local_copy) if local_copy else None)
-    seen = seen_rows(source)
+    seen = source.rows_outside_test()
     # Every worker draws the same first weights, and nobody else's random numbers are disturbed.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -94,23 +93,6 @@ def train(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
         "curve": list(run.history.curve),
         "notes": [] if run.settled else [f"{len(records)} rounds were not enough to pass the thresholds"],
     }
-
-
-def seen_rows(source: PatchSource) -> NDArray[np.int64]:
-    """Rows outside the test split: the source's own where it has one, else by the patient.
-
-    Raises:
-        UsageError: there is none.
-    """
-    splits = [
-        split or split_of_patient(patient) for split, patient in zip(source.splits, source.patient_ids, strict=True)
-    ]
-    rows = np.flatnonzero(np.array(splits, object) != "test")
-    if not len(rows):
-        raise UsageError(
-            "no patch is outside the test split", where="patches", next_step="ingest patients of other splits"
-        )
-    return rows
 
 
 class _Rounds:

@@ -148,11 +148,8 @@ def with_anchors(settings: DetectorSettings, boxes: NDArray[np.float32]) -> Dete
 
 def padded_boxes(source: StackSource, rows: NDArray[np.int64], padding_px: float) -> NDArray[np.float32]:
     """All boxes of some stacks, padded."""
-    found = [np.empty((0, 4), np.float32)]
-    for row in rows.tolist():
-        padding = padding_px * source.scales[row]
-        found.append((source.marks(row, None).boxes + np.concatenate([-padding, padding])).astype(np.float32))
-    return np.concatenate(found)
+    found = [source.padded_boxes(row, padding_px) for row in rows.tolist()]
+    return np.concatenate([np.empty((0, 4), np.float32), *found])
 
 
 def make_detector(settings: DetectorSettings, categories: int) -> Detector:

@@ -107,6 +107,12 @@ class StackSource:
         ]
         return Marks(self._boxes[row], self._axes[row], np.array(numbers, np.int64))
 
+    def padded_boxes(self, row: int, padding_px: float) -> NDArray[np.float32]:
+        """The boxes of a stack's marks, larger on every side by so many pixels of its slice."""
+        padding = padding_px * self.scales[row]
+        padded: NDArray[np.float32] = (self._boxes[row] + np.concatenate([-padding, padding])).astype(np.float32)
+        return padded
+
     def pixels(self, row: int, slices: int) -> NDArray[np.int16]:
         """The middle `slices` images of a stack.
 
@@ -229,8 +235,7 @@ def _show(
     if images.dtype != torch.int16:
         images = images.round().clamp(-32768, 32767).to(torch.int16)
     marks = source.marks(row, categories)
-    padding = settings.box_padding_px * source.scales[row]
-    boxes = (marks.boxes + np.concatenate([-padding, padding])).astype(np.float32) * np.float32(view.scale)
+    boxes = source.padded_boxes(row, settings.box_padding_px) * np.float32(view.scale)
     axes = marks.axes * np.float32(view.scale)
     corner = np.array([view.left, view.top], np.float32)
     boxes, axes = boxes - np.tile(corner, 2), axes - np.tile(corner, 4)

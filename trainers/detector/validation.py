@@ -29,11 +29,7 @@ def truth_of(
 ) -> Truth:
     """The lesions of some stacks: image after image, boxes padded."""
     images = [at for at, row in enumerate(rows.tolist()) for _ in source.lesion_ids[row]]
-    padding = [padding_px * source.scales[row] for row in rows.tolist()]
-    boxes = [
-        source.marks(row, None).boxes + np.concatenate([-pad, pad])
-        for row, pad in zip(rows.tolist(), padding, strict=True)
-    ]
+    boxes = [source.padded_boxes(row, padding_px) for row in rows.tolist()]
     lesions = [lesion for row in rows.tolist() for lesion in source.lesion_ids[row]]
     types = [kind for row in rows.tolist() for kind in source.types[row]]
     _, patients = np.unique(source.patient_ids[rows].astype(str), return_inverse=True)

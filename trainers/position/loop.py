@@ -26,7 +26,6 @@ from torch import Tensor
 from lesionary.artifacts import atomic_write_bytes, atomic_write_json
 from lesionary.errors import LesionaryError, UsageError
 from lesionary.models import WEIGHTS_FILE
-from lesionary.splits import split_of_patient
 from trainers.batches import PatchSource
 from trainers.checkpoint import weights_bytes
 from trainers.fitting import Alone, Learner, Place, Share, fit, step_generator
@@ -74,9 +73,7 @@ class PositionLearner(Learner):
 def usable_rows(source: PatchSource) -> dict[str, NDArray[np.int64]]:
     """Rows whose place is known at all, by split: the source's own where it has one, else by the patient."""
     known = np.isfinite(source.location).any(axis=1)
-    splits = np.array(
-        [split or split_of_patient(patient) for split, patient in zip(source.splits, source.patient_ids, strict=True)]
-    )
+    splits = source.splits_by_patient()
     return {split: np.flatnonzero(known & (splits == split)) for split in ("train", "val", "test")}
 
 

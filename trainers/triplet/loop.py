@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 
 from lesionary.anatomy import LESION_TYPES
 from lesionary.artifacts import atomic_write_bytes, atomic_write_json
-from lesionary.errors import LesionaryError, TrainingError, UsageError
+from lesionary.errors import LesionaryError, TrainingError
 from lesionary.models import WEIGHTS_FILE
-from lesionary.splits import split_of_patient
 from trainers.batches import UNKNOWN_TYPE, PatchSource
 from trainers.checkpoint import weights_bytes
 from trainers.fitting import Alone, FitResult, Place, fit
@@ -66,15 +65,8 @@ def training_set(source: PatchSource) -> TrainingSet:
     Raises:
         UsageError: nothing is left to train on.
     """
-    splits = np.array(
-        [split or split_of_patient(patient) for split, patient in zip(source.splits, source.patient_ids, strict=True)]
-    )
-    rows = np.flatnonzero(splits != "test")
-    if not len(rows):
-        raise UsageError(
-            "no patch is outside the test split", where="patches", next_step="ingest patients of other splits"
-        )
-    return TrainingSet(source, rows, source.types[rows], np.flatnonzero(splits == "test"))
+    rows = source.rows_outside_test()
+    return TrainingSet(source, rows, source.types[rows], np.flatnonzero(source.splits_by_patient() == "test"))
 
 
 def train(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
