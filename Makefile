@@ -37,8 +37,8 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev
 demo: $(VENV)/.installed-train ## phantom → ingest → sync → answers → training → embeddings → answers, in demo/
 	@LESIONARY=$(BIN)/lesionary bash docs/demo.sh
 
-test: $(VENV)/.installed-dev ## the fast tests
-	@$(BIN)/python -m pytest -m "not slow"
+test: $(VENV)/.installed-dev ## the fast tests, on all cores
+	@$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
 
 test-slow: $(VENV)/.installed-dev ## the heavy tests (kill storms, hostile input); CI runs them too
 	@$(BIN)/python -m pytest -m slow
