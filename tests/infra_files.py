@@ -41,4 +41,5 @@ def commands(text: str) -> list[list[str]]:
         r"(entrypoint: >-\n)((?:[ ]{4}.+\n)+)", lambda hit: hit[1] + " ".join(hit[2].split()) + "\n", joined
     )
     lines = re.findall(r"^[ #]*(?:- |\$ )?(lesionary(?: [a-z-]+)+ .+|lesionary [a-z]+)$", joined, re.MULTILINE)
+    lines += [" ".join(line.split()) for line in re.findall(r"`(lesionary [^`…]+)`", text)]
     return [shlex.split(line.replace('"$@"', ""), comments=True) for line in lines]
