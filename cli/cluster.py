@@ -54,7 +54,7 @@ def ray_session(address: str | None = None, workers: int = 0) -> Iterator[None]:
     with contextlib.chdir(package_root()):
         try:
             _require_listener(address)
-            with _unheard():
+            with _unheard(), _command_line_kept_back():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError, RuntimeError) as cause:
             raise UsageError(
@@ -84,7 +84,7 @@ def _require_listener(address: str) -> None:
 def _started_locally(folder: Path, workers: int) -> Iterator[None]:
     import ray
 
-    with contextlib.chdir(package_root()), _unheard():
+    with contextlib.chdir(package_root()), _unheard(), _command_line_kept_back():
         ray.init(
             address="local",
             num_cpus=workers or os.cpu_count(),
@@ -114,6 +114,19 @@ def _session_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _command_line_kept_back() -> Iterator[None]:
+    """Ray shows a driver's command line to the whole cluster and keeps it in its files; a path may name a patient."""
+    from ray._private import utils
+
+    before = utils.get_entrypoint_name
+    utils.get_entrypoint_name = lambda: "lesionary"
+    try:
+        yield
+    finally:
+        utils.get_entrypoint_name = before
 
 
 @contextlib.contextmanager

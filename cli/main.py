@@ -39,6 +39,7 @@ from cli import (
 )
 from cli import lake as lake_commands
 from lesionary import __version__
+from lesionary.core_dumps import forbid_core_dumps
 from lesionary.errors import LesionaryError
 
 _DEBUG = "LESIONARY_DEBUG"
@@ -70,6 +71,7 @@ def prepare(
     ] = False,
 ) -> None:
     """Mine measured lesions out of DeepLesion releases and PACS exports, and ask about them."""
+    forbid_core_dumps()
     if quiet:
         console.be_quiet()
     if debug:

@@ -36,6 +36,15 @@ _MAX_OPEN_ARCHIVES = 3
 # Archives in archives in archives; what lies deeper is somebody's trick.
 _DEEPEST_ARCHIVE = 3
 
+# What stands behind a dot may be a name as well as a kind of file: `IM0001.Doe`.
+_USUAL_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in (  # noqa: SIM905 (a list of words reads better)
+        "bmp bz2 csv ct dat db dcm dic dicom doc docx exe gif gz hdr htm html ima img inf ini jpeg jpg js json log md "
+        "mhd mp4 nii nrrd pdf png raw rar rtf tar tbz2 tgz tif tiff tsv txt txz xls xlsx xml xz yaml zip zst"
+    ).split()
+)
+
 
 class SourceTree:
     """The places of a source and reading from them; pickles as its places and reopens archives on demand."""
@@ -256,10 +265,9 @@ class SourceTree:
 
 
 def safe_label(name: str, container: int) -> str:
-    """What may be said of a name that could hold anything: its container and a short plain suffix."""
+    """What may be said of a name that could hold anything: its container, and its suffix if that is a usual one."""
     suffix = PurePosixPath(name.replace("\\", "/")).suffix.lower()
-    plain = suffix if suffix[1:].isascii() and suffix[1:].isalnum() and len(suffix) <= 6 else ""
-    return f"a {plain or 'nameless'} file of container #{container}"
+    return f"a {suffix if suffix in _USUAL_SUFFIXES else 'nameless'} file of container #{container}"
 
 
 def _below(root: Location, name: str) -> Location:

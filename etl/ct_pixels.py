@@ -13,6 +13,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.uid import UID
 
 from etl.codestreams import Stated, check_jpeg, check_jpeg2000, rle_planes
 from etl.dicom_fields import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
@@ -74,7 +75,7 @@ def _used_bits(stored: Image, storage: PixelStorage) -> Image:
 def _decompressed(data: bytes, storage: PixelStorage, flags: set[Flag]) -> Image:
     decoder = _DECODERS.get(storage.syntax)
     if decoder is None:
-        raise RefusedError(Reason.COMPRESSION_UNSUPPORTED, storage.syntax)
+        raise RefusedError(Reason.COMPRESSION_UNSUPPORTED, _published(storage.syntax))
     stored = decoder(data, storage)
     if stored.shape != (storage.rows, storage.columns) or stored.dtype.kind not in "iu":
         raise RefusedError(Reason.CODESTREAM_DAMAGED, "the decoded image is not what its header states")
@@ -88,6 +89,11 @@ def _decompressed(data: bytes, storage: PixelStorage, flags: set[Flag]) -> Image
         stored = stored.astype(np.int32) & ((1 << storage.bits_stored) - 1)
     _check_range(stored, storage)
     return stored
+
+
+def _published(syntax: str) -> str:
+    """A transfer syntax that may be named: any other could be an identifier that stands in the wrong place."""
+    return syntax if UID(syntax).name != syntax else "of no published list"
 
 
 def _with_signs(stored: Image, bits: int) -> Image:

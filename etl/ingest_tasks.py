@@ -19,6 +19,7 @@ from etl.quality import Quarantined
 from etl.release import ReleaseUnit, SliceRow, read_images
 from etl.release_tables import ImagesOutcome, describe_unit
 from etl.supervision import ChildLimits, this_process_child
+from lesionary.core_dumps import forbid_core_dumps
 from lesionary.lake import Lake
 from lesionary.pixels import encode_slice, pixel_digest
 from lesionary.provenance import code_fingerprint, require_same_code
@@ -99,6 +100,7 @@ def run_task(task: IngestTask) -> TaskResult:
         CodeMismatchError: this process runs other code than the driver.
     """
     require_same_code(task.code)
+    forbid_core_dumps()
     folder = Lake.open(task.lake_url).table_folder("slices")
     described: list[dict[str, pa.Table]] = []
     with (

@@ -22,6 +22,7 @@ from etl.pacs_files import Found, LookAtFile
 from etl.pacs_rows import MarkPlace, lesion_row, mark_row, series_row
 from etl.quality import Quarantined, Reason, RefusedError
 from etl.supervision import ChildLimits, this_process_child
+from lesionary.core_dumps import forbid_core_dumps
 from lesionary.provenance import require_same_code
 
 SOURCE_KIND = "pacs"
@@ -106,6 +107,8 @@ class LookTask:
             CodeMismatchError: this process runs other code than the driver.
         """
         require_same_code(self.code)
+        # On a cluster that others started, workers have the limits of others.
+        forbid_core_dumps()
         result = LookResult()
         with self.tree:
             answers = this_process_child(self.limits).map(LookAtFile(self.tree), self.members)

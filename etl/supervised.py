@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from etl.quality import RefusedError
 from etl.supervision import FOLLOWS, LENGTH, NEW_WORK, PLACE, SLOT_BYTES, SLOTS, call_in_child
+from lesionary.core_dumps import forbid_core_dumps
 
 _GRACE = 2.0
 
@@ -32,7 +33,7 @@ def _limit(memory_bytes: int) -> None:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) if sys.platform == "linux" else 0
     limit = pages * resource.getpagesize() + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    forbid_core_dumps()
 
 
 def _prepare() -> None:

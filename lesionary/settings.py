@@ -13,7 +13,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -41,7 +41,7 @@ class IngestSettings:
     """A crash loses at most this much work."""
     annotations_only: bool = False
     """Take the annotation table without images."""
-    key_file: str | None = None
+    key_file: str | None = field(default=None, metadata={"recorded": False})
     """Key of a PACS export's pseudonyms; in the person's configuration folder unless given."""
     file_memory_mb: int = 3_072
     """Memory that reading one file of a PACS export may take."""
@@ -105,9 +105,13 @@ class Resolved(Generic[Settings]):
     origins: Mapping[str, str]
 
     def record(self) -> dict[str, object]:
-        """Plain values for the copy that is saved beside an artifact."""
+        """Plain values for the copy that is saved beside an artifact; of a path of this machine, only its origin."""
         values = dataclasses.asdict(self.value)  # type: ignore[call-overload]
-        return {name: {"value": value, "from": self.origins[name]} for name, value in values.items()}
+        local = {one.name for one in dataclasses.fields(self.value) if not one.metadata.get("recorded", True)}  # type: ignore[arg-type]
+        return {
+            name: {"from": self.origins[name]} if name in local else {"value": value, "from": self.origins[name]}
+            for name, value in values.items()
+        }
 
 
 def resolve(
