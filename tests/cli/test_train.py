@@ -2,15 +2,13 @@
 
 import dataclasses
 import json
-import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from faults.processes import start_command, wait_for, wait_until
 from safetensors.numpy import load
 
 from cli.training import Wish, progress_line, train
@@ -288,23 +286,18 @@ train(trainer, "lake", Wish(preset="small", run="r1", threads=1, **json.loads(sy
 
 
 def driver(folder, **wish):
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(tests=str(TESTS)), json.dumps(wish)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    program, paths = PROGRAM.format(tests=str(TESTS)), {"PYTHONPATH": str(TESTS)}
+    return start_command(json.dumps(wish), cwd=folder, environment=paths, program=program)
 
 
 def killed_at_checkpoint(lake, step, **wish):
     """Start a driver and kill it once a checkpoint of this step or a later one is there."""
     checkpoints = run_folder(lake, "r1") / "checkpoints"
-    with driver(Path.cwd(), **wish) as process:
-        while process.poll() is None and not any(int(path.name) >= step for path in checkpoints.glob("[0-9]*")):
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL, process.stderr
+    process = driver(Path.cwd(), **wish)
+    wait_until(lambda: any(int(path.name) >= step for path in checkpoints.glob("[0-9]*")), process)
+    # Of the driver alone: its workers on Ray have to notice by themselves.
+    process.send_signal(signal.SIGKILL)
+    assert wait_for(process).code == -signal.SIGKILL
 
 
 @pytest.mark.slow
@@ -312,8 +305,8 @@ def killed_at_checkpoint(lake, step, **wish):
 def test_a_killed_driver_is_gone_on_with_to_the_same_weights(lake):
     killed_at_checkpoint(lake, 10)
 
-    with driver(Path.cwd(), resume=True) as again:
-        assert again.wait() == 0, again.stderr.read()
+    again = wait_for(driver(Path.cwd(), resume=True))
+    assert again.code == 0, again.said
 
     (card,) = list_models(lake)
     result = json.loads((run_folder(lake, "r1") / "result.json").read_text())["returned"]["trained"]
@@ -328,8 +321,8 @@ def test_a_killed_driver_is_gone_on_with_to_the_same_weights(lake):
 def test_a_killed_driver_of_ray_workers_is_gone_on_with_to_the_same_state(lake):
     killed_at_checkpoint(lake, 10, workers=2)
 
-    with driver(Path.cwd(), workers=2, resume=True) as again:
-        assert again.wait() == 0, again.stderr.read()
+    again = wait_for(driver(Path.cwd(), workers=2, resume=True))
+    assert again.code == 0, again.said
 
     (card,) = list_models(lake)
     result = json.loads((run_folder(lake, "r1") / "result.json").read_text())["returned"]["trained"]

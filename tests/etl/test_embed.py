@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pytest
 import torch
 from conftest import annotation_csv, annotation_row, write_release
+from faults.digests import vectors_of
 from small_models import publish_small, small_net
 
 from etl.embed import EmbeddingModel, embed
@@ -76,12 +77,6 @@ def model_of(lake, card=None, settings=FP32):
     card = card or publish_small(lake)
     name, _, number = card.model_id.rpartition("-")
     return EmbeddingModel(card.model_id, name, int(number), EmbedderMaker(lake.url, card.model_id, settings))
-
-
-def vectors_of(lake, set_id="triplet@1"):
-    rows = lake.read("embeddings", where=pc.field("feature_set_id") == set_id).to_pylist()
-    assert len({row["lesion_id"] for row in rows}) == len(rows)
-    return {row["lesion_id"]: np.array(row["vector"], np.float32) for row in rows}
 
 
 def shards_of(lake):
