@@ -15,16 +15,19 @@ from lesionary.schema import TABLES
 _OF_THE_RUN = frozenset(
     {"ingest_id", "lesion_ingest_id", "created_at", "model_created_at", "lesions_version", "pixels", "vector"}
 )
+# Models and sets are numbered; a writer that is killed may leave a number unused.
+_NUMBERS = frozenset({"feature_set_id", "model_id", "version"})
 _ORIGIN = re.compile(r"-(annotations|files)-[0-9a-f]{8}")
 
 
-def content_digest(lake, *, moved=False):
+def content_digest(lake, *, moved=False, renumbered=False):
     """Digest of every row of a lake (or of the lake at a URL).
 
-    With `moved`, also whatever follows from where the source lay is left out: two copies of one source agree.
+    With `moved`, also whatever follows from where the source lay is left out: two copies of one source agree. With
+    `renumbered`, so are the numbers of models and feature sets.
     """
     lake = lake if isinstance(lake, Lake) else Lake.open(str(lake))
-    ignored = _OF_THE_RUN | ({"fingerprint"} if moved else set())
+    ignored = _OF_THE_RUN | ({"fingerprint"} if moved else set()) | (_NUMBERS if renumbered else set())
     digest = hashlib.sha256()
     for name, table in TABLES.items():
         kept = [column for column in table.column_names if column not in ignored]
