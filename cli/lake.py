@@ -1,6 +1,7 @@
-"""`lesionary lake`: its history, whether it is whole, and throwing away what nothing names."""
+"""`lesionary lake`: its history, whether it is whole, repairing it, and throwing away what nothing names."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -11,6 +12,9 @@ from cli.options import DEFAULT_LAKE, Format, JsonOption, LakeOption
 from cli.render import write_json, write_rows
 
 _SECONDS_FORMAT = "%Y-%m-%d %H:%M:%S"
+
+# Units listed by name.
+_MOST_NAMED = 5
 
 app = typer.Typer(help="Look after the lake.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -68,8 +72,41 @@ def verify(
         for problem in report.problems:
             print(f"! {problem}")
         print("the lake is whole" if not report.problems else f"{len(report.problems)} problems")
+        if report.is_damaged:
+            note("`lesionary lake repair` takes out what is damaged, so that the commands that made it can do so again")
     if report.problems:
         sys.exit(1)
+
+
+@app.command()
+def repair(lake: LakeOption = DEFAULT_LAKE, as_json: JsonOption = False) -> None:
+    """Take out what is damaged and what is incomplete without it; afterwards the commands that made it put it back."""
+    from lesionary.lake import Lake
+    from lesionary.repairs import repair as repair_lake
+
+    with live_line() as show:
+        report = repair_lake(
+            Lake.open(lake), progress=lambda done, total: show(f"digests: {human_bytes(done)} of {human_bytes(total)}")
+        )
+    if as_json:
+        write_json(asdict(report))
+        return
+    for entry in report.logs:
+        print(f"set aside: {entry}")
+    for problem in report.shards:
+        print(f"taken out: {problem}")
+    for table, units in report.results.items():
+        print(f"{table}: {_named(units)} lost rows or were dropped; run the command again that made them")
+    if report.units:
+        print(f"{len(report.units)} units of sources are incomplete: {_named(report.units)}")
+        note("run `lesionary ingest` on their sources again, then `lesionary sync`")
+    if report.nothing_done:
+        note("nothing to do: the lake is whole")
+
+
+def _named(units: Sequence[str]) -> str:
+    more = f" and {len(units) - _MOST_NAMED} more" if len(units) > _MOST_NAMED else ""
+    return ", ".join(units[:_MOST_NAMED]) + more
 
 
 @app.command()

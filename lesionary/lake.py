@@ -131,19 +131,16 @@ class Lake:
         try:
             return DeltaTable(self.table_folder(table).url, version=version)
         except (TableNotFoundError, DeltaError, OSError) as cause:
-            wanted = f"table {table}" if version is None else f"version {version} of table {table}"
-            raise LakeError(
-                f"{wanted} cannot be read", where=self.url, next_step="see `lesionary lake history`"
-            ) from cause
+            raise self._unreadable(table, version) from cause
 
     def has_table(self, table: str) -> bool:
         """Whether the table is there. Tables of the source are, in any lake; tables of results come with the first."""
         return table not in RESULT_TABLES or DeltaTable.is_deltatable(self.table_folder(table).url)
 
     def make_table(self, table: str) -> None:
-        """Make a table of results where the lake has none yet; one of an older release gets the columns of today."""
+        """Make a table where the lake has none yet; one of an older release gets the columns of today."""
         declared = known_table(table)
-        if not self.has_table(table):
+        if not DeltaTable.is_deltatable(self.table_folder(table).url):
             self._create_table(declared)
         else:
             self._add_columns(declared)
@@ -153,7 +150,11 @@ class Lake:
         if version is None and not self.has_table(table):
             return NO_VERSION, ()
         delta = self.delta(table, version)
-        return int(delta.version()), live_shards(delta, known_table(table))
+        try:
+            return int(delta.version()), live_shards(delta, known_table(table))
+        except (DeltaError, pa.ArrowException, KeyError) as cause:
+            # Some of what a log says is looked at only now.
+            raise self._unreadable(table, version) from cause
 
     def committed_at(self, table: str, version: int) -> datetime:
         """When a version of a table was committed."""
@@ -234,6 +235,19 @@ class Lake:
                 where=self.url,
                 next_step="run `lesionary lake verify`",
             ) from cause
+
+    def _unreadable(self, table: str, version: int | None) -> LakeError:
+        if version is None:
+            return LakeError(
+                f"the log of table {table} cannot be read",
+                where=self.url,
+                next_step="check your rights to it; if it is damaged, run `lesionary lake repair`",
+            )
+        return LakeError(
+            f"version {version} of table {table} cannot be read",
+            where=self.url,
+            next_step="see `lesionary lake history`",
+        )
 
     def _read_marker(self) -> dict[str, object] | None:
         try:

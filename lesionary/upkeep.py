@@ -51,6 +51,8 @@ class VerifyReport:
     """Inputs found, accepted, flagged and quarantined, summed over `units`."""
     problems: tuple[str, ...]
     slices_decoded: int
+    is_damaged: bool = False
+    """Whether a file is not what was written: no ingest brings that back before a repair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +72,20 @@ def verify(lake: Lake, *, deep: bool = False, progress: Progress | None = None) 
         progress: told how far the digesting is.
     """
     snapshot = lake.snapshot()
-    problems = _check_shards(lake, snapshot, progress)
-    decoded = 0
+    problems = [problem for _, _, problem in damaged_shards(lake, snapshot, progress)]
+    decoded, damaged = 0, bool(problems)
     if not problems:
         problems += _check_keys(lake, snapshot)
         problems += _check_counts(lake, snapshot)
         if deep:
-            decoded, damaged = _check_pixels(lake, snapshot)
-            problems += damaged
+            decoded, wrong = _check_pixels(lake, snapshot)
+            problems += wrong
     totals = {
         name: TableTotals(len(shards), snapshot.rows(name), sum(shard.bytes for shard in shards))
         for name, shards in snapshot.shards.items()
     }
     counts = {} if problems else _unit_sums(_read(lake, snapshot, "units", None))
-    return VerifyReport(totals, counts, tuple(problems), decoded)
+    return VerifyReport(totals, counts, tuple(problems), decoded, damaged)
 
 
 def vacuum(lake: Lake, *, dry_run: bool, older_than_hours: float = DEFAULT_VACUUM_HOURS) -> VacuumReport:
@@ -110,18 +112,22 @@ def vacuum(lake: Lake, *, dry_run: bool, older_than_hours: float = DEFAULT_VACUU
     return VacuumReport(tuple(removed), freed)
 
 
-def _check_shards(lake: Lake, snapshot: LakeSnapshot, progress: Progress | None) -> list[str]:
+def damaged_shards(
+    lake: Lake, snapshot: LakeSnapshot, progress: Progress | None = None
+) -> list[tuple[str, Shard, str]]:
+    """Table, shard and what is wrong, of each shard that is missing or not what was written."""
     work = [(name, shard) for name, shards in snapshot.shards.items() for shard in shards]
     total = sum(shard.bytes for _, shard in work)
-    problems: list[str] = []
+    found: list[tuple[str, Shard, str]] = []
     done = 0
     with ThreadPoolExecutor(_READER_THREADS) as pool:
-        for (_, shard), problem in zip(work, pool.map(partial(_check_shard, lake), work), strict=True):
-            problems += [problem] if problem else []
+        for (name, shard), problem in zip(work, pool.map(partial(_check_shard, lake), work), strict=True):
+            if problem:
+                found.append((name, shard, problem))
             done += shard.bytes
             if progress:
                 progress(done, total)
-    return problems
+    return found
 
 
 def _check_shard(lake: Lake, work: tuple[str, Shard]) -> str | None:

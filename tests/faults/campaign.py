@@ -20,7 +20,9 @@ from random import Random
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
+from faults.forking import Forker  # noqa: E402
 from faults.injections import RUNNING, Stage, can_mount  # noqa: E402
+from faults.processes import start_command  # noqa: E402
 from faults.spoiling import LYING  # noqa: E402
 from faults.worlds import OPERATIONS, World, store_rows  # noqa: E402
 
@@ -28,32 +30,32 @@ LOCKED = frozenset({"sync", "match", "train"})
 WITH_STORE = frozenset({"ingest more", "sync", "match"})
 # Commands that start PyTorch or Ray take ten times as long: fewer of these.
 DEAR = frozenset({"ingest on ray", "embed", "train"})
-CHEAP_SHARE = 3
 
 
 def combinations():
-    """Every operation with every fault that can hit it, as often as it comes in one round."""
-    found = []
-    for operation in OPERATIONS.values():
-        for fault in (*RUNNING, *LYING):
-            if (
-                (fault.startswith("lock") and operation.name not in LOCKED)
-                or (fault.startswith(("store", "vectors")) and operation.name not in WITH_STORE)
-                or (fault == "kill a worker" and not operation.parts)
-                or (fault in LYING and operation.name == "ingest on ray")
-            ):
-                continue
-            # One way of damage for a dear operation is as good as another; kills are worth repeating everywhere.
-            often = CHEAP_SHARE if operation.name not in DEAR or fault.startswith("kill") else 1
-            found += [(operation.name, fault)] * often
-    return found
+    """Every operation with every fault that can hit it."""
+    return [
+        (operation.name, fault)
+        for operation in OPERATIONS.values()
+        for fault in (*RUNNING, *LYING)
+        if not (
+            (fault.startswith("lock") and operation.name not in LOCKED)
+            or (fault.startswith(("store", "vectors")) and operation.name not in WITH_STORE)
+            or (fault == "kill a worker" and not operation.parts)
+            or (fault in LYING and operation.name == "ingest on ray")
+        )
+    ]
 
 
 def planned(number, seed):
-    """Operation and fault of a run."""
-    found = combinations()
-    Random(f"{seed}/order/{(number - 1) // len(found)}").shuffle(found)
-    return found[(number - 1) % len(found)]
+    """Operation and fault of a run: first each combination once, then those worth repeating, again and again."""
+    once = combinations()
+    again = [(name, fault) for name, fault in once if fault in RUNNING and name not in DEAR]
+    again += [(name, fault) for name, fault in once if fault.startswith("kill")]
+    at = number - 1
+    chosen, turn, place = (once, 0, at) if at < len(once) else (again, *divmod(at - len(once), len(again)))
+    Random(f"{seed}/order/{len(chosen)}/{turn}").shuffle(chosen)
+    return chosen[place]
 
 
 def play(world, number, seed, chosen=None):
@@ -75,7 +77,7 @@ def play(world, number, seed, chosen=None):
         else:
             spoil, way = LYING[fault]
             landed = spoil(stage, way)
-    except Exception:  # whatever it is, it is the run's outcome
+    except Exception:  # noqa: BLE001 (whatever it is, it is the run's outcome)
         stage.problems.append(traceback.format_exc(limit=-4))
     shutil.rmtree(folder, ignore_errors=True)
     outcome = "; ".join(stage.problems) or "held"
@@ -105,27 +107,28 @@ def main():
     options.add_argument("--first", type=int, default=1, help="number of the first run")
     options.add_argument("--only", type=int, action="append", help="a run's number; may be given several times")
     options.add_argument("--operation", help="only runs of this operation")
-    options.add_argument("--fault", help="only runs of faults whose names begin so")
+    options.add_argument("--fault", action="append", help="only runs of faults whose names begin so")
     options.add_argument("--out", type=Path, help="also append the records to this file")
+    options.add_argument("--slow-start", action="store_true", help="start each command's Python anew, imports and all")
     options.add_argument("--folder", type=Path, help="where to work [a temporary folder]")
     chosen = options.parse_args()
     numbers = chosen.only or range(chosen.first, chosen.first + chosen.runs)
     records = []
     with tempfile.TemporaryDirectory(prefix="lesionary-faults-", dir=chosen.folder) as folder:
-        world = World(folder)
+        world = World(folder, start_command if chosen.slow_start else Forker())
         world.make_sources()
         for number in numbers:
             name, fault = planned(number, chosen.seed)
-            if chosen.operation not in {None, name} or not fault.startswith(chosen.fault or ""):
+            if chosen.operation not in {None, name} or not fault.startswith(tuple(chosen.fault or [""])):
                 continue
             records.append(play(world, number, chosen.seed))
             line = json.dumps(records[-1])
-            print(line, flush=True)
+            print(line, flush=True)  # noqa: T201
             if chosen.out:
                 with chosen.out.open("a") as sink:
                     sink.write(f"{line}\n")
-    print(table(records))
-    sys.exit(any(record["outcome"] not in {"held"} and not record["outcome"].startswith("skipped") for record in records))
+    print(table(records))  # noqa: T201
+    sys.exit(any(record["outcome"] != "held" and "skipped" not in record["outcome"] for record in records))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What must hold: while a fault is there, after it, and at the end. Each check gives sentences; none means that it holds."""
+"""What must hold while a fault is there, after it, and at the end; a check gives sentences, none where it holds."""
 
 import re
 from collections import Counter

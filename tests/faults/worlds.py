@@ -1,4 +1,4 @@
-"""Sources, lakes to start from, and the operations that faults are put into, with what each comes to when left alone."""
+"""Sources, lakes to start from, and operations that faults are put into, with what each comes to undisturbed."""
 
 import shutil
 from dataclasses import dataclass, field
@@ -152,14 +152,15 @@ class Calm:
 class World:
     """A folder of sources and of lakes, made once, copied for every run."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, start=start_command):
         self.folder = Path(folder)
+        self._start = start
         self.sources = self.folder / "sources"
         self.before = cache(self._before)
         self.calm = cache(self._calm)
 
     def make_sources(self):
-        """Two states of a release, the newer one larger and partly corrected, a PACS export, and series as tall as a trunk."""
+        """Two states of a release, the newer larger and partly corrected; a PACS export; series as tall as a trunk."""
         names = [f"{patient:06d}_{study:02d}_01" for patient in range(1, 6) for study in (1, 2)]
         write_release(self.sources / "tall", {name: range(1, 29) for name in names}, [_row(names[0], 20)], SIDE)
         for state, series in (("old", names[:6]), ("new", names)):
@@ -180,7 +181,7 @@ class World:
 
     def start(self, words, folder):
         """Start a command in a run's folder."""
-        return start_command(*self.words(words), cwd=folder)
+        return self._start(*self.words(words), cwd=folder)
 
     def run(self, words, folder, seconds=300):
         """Run a command in a run's folder."""
@@ -232,5 +233,3 @@ def _row(name, at, *, corrected=False):
         Image_size=f"{SIDE}, {SIDE}",
         Spacing_mm_px_="1, 1, 5",
     )
-
-

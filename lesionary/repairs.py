@@ -1,0 +1,239 @@
+"""Repair: what is damaged goes out of the lake, and so does everything that is incomplete without it.
+
+Nothing is invented: afterwards the lake is whole and smaller, and the commands that made it put back what is missing.
+Units of a source that lost rows are no longer listed in `units`, so the next `ingest` of that source takes them in
+again; results that lost rows are computed again by the command that computes them.
+
+* A log that cannot be read goes back to its newest readable version: later entries get the suffix `.damaged`.
+* A shard that is missing or not what was written is no longer named; its file, if any, stays until a vacuum.
+
+Killed at any moment and run again, it ends the same: `units` is changed before any other table, and tables with damage
+come last, so that what is incomplete is found again.
+"""
+
+import bisect
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+from pyarrow import fs
+
+from lesionary.commits import Change, commit_changes, rewrite
+from lesionary.detection_tables import DETECTION_BOXES, DETECTION_SERIES, DETECTIONS, MASKED_LESIONS, MASKS
+from lesionary.errors import LakeError
+from lesionary.identifiers import new_ingest_id
+from lesionary.lake import Lake, LakeSnapshot, live_shards
+from lesionary.schema import (
+    FEATURE_SETS,
+    LOCATION_MODELS,
+    LOCATIONS,
+    MATCH_EDGES,
+    MATCH_RUNS,
+    MATCHES,
+    QUARANTINE,
+    SERIES,
+    SERIES_LOCATIONS,
+    SOURCE_TABLES,
+    TABLES,
+    UNITS,
+)
+from lesionary.upkeep import Progress, damaged_shards
+
+_LOG_FOLDER = "_delta_log"
+_SET_ASIDE = ".damaged"
+_ENTRY = re.compile(r"(\d{20})\.json")
+
+# Tables whose rows of one unit are of no use without each other. Rows of the rest say themselves what they were made
+# from, and whoever adds to them finds what is missing.
+_TOGETHER = (
+    (MATCH_EDGES.name, MATCHES.name, MATCH_RUNS.name),
+    (SERIES_LOCATIONS.name, LOCATIONS.name, LOCATION_MODELS.name),
+    (DETECTION_BOXES.name, DETECTIONS.name, DETECTION_SERIES.name),
+    (MASKS.name, MASKED_LESIONS.name),
+    (FEATURE_SETS.name,),
+)
+_LAST_NAME = "\U0010ffff"
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What was taken out; nothing at all where the lake was whole."""
+
+    logs: tuple[str, ...]
+    """Entries of logs that were set aside."""
+    shards: tuple[str, ...]
+    """Shards that are no longer named, each with what was wrong."""
+    units: tuple[str, ...]
+    """Units of sources that are incomplete now; `ingest` of their sources takes them in again."""
+    results: Mapping[str, tuple[str, ...]]
+    """Table of results to the units of it that were dropped or lost rows; the commands that made them do so again."""
+
+    @property
+    def nothing_done(self) -> bool:
+        """Whether the lake was whole."""
+        return not (self.logs or self.shards or self.units or self.results)
+
+
+def repair(lake: Lake, *, progress: Progress | None = None) -> RepairReport:
+    """Take everything out of a lake that is damaged, or incomplete because of it.
+
+    Raises:
+        LakeError: the lake cannot be written.
+        CommitConflictError: other writers won every race for a table.
+    """
+    set_aside = {name: entries for name in TABLES if (entries := _readable_log(lake, name))}
+    snapshot = lake.snapshot()
+    damaged: dict[str, dict[str, str]] = defaultdict(dict)
+    for name, shard, problem in damaged_shards(lake, snapshot, progress):
+        damaged[name][shard.path] = problem
+    hurt = damaged.keys() | set_aside.keys()
+    units = _incomplete_units(lake, snapshot, damaged, series_too=SERIES.name in hurt)
+    gone = _results_to_drop(lake, snapshot, damaged, set_aside)
+    if units:
+        gone[UNITS.name] = units
+    prefix = new_ingest_id()
+    for name in sorted(TABLES, key=lambda name: (name != UNITS.name, name in hurt)):
+        if damaged.get(name) or gone.get(name):
+            _take_out(lake, name, damaged.get(name, {}), gone.get(name, set()), prefix)
+    return RepairReport(
+        logs=tuple(entry for entries in set_aside.values() for entry in entries),
+        shards=tuple(problem for problems in damaged.values() for problem in problems.values()),
+        units=tuple(sorted(units)),
+        results={
+            name: tuple(sorted(gone.get(name, set()) | _touched(snapshot, name, damaged)))
+            for name in TABLES
+            if name not in SOURCE_TABLES and (gone.get(name) or damaged.get(name))
+        },
+    )
+
+
+def _readable_log(lake: Lake, name: str) -> list[str]:
+    """Make a table's log readable; what was set aside for it."""
+    if not lake.has_table(name) or _opens(lake, name):
+        return []
+    filesystem, folder = lake.location.filesystem, lake.table_folder(name)
+    infos = filesystem.get_file_info(fs.FileSelector(folder.join(_LOG_FOLDER), allow_not_found=True))
+    files = {info.base_name: info.path for info in infos if not info.base_name.endswith(_SET_ASIDE)}
+    moved: list[str] = []
+
+    def set_aside(base: str) -> None:
+        filesystem.move(files[base], f"{files[base]}{_SET_ASIDE}")
+        moved.append(f"{name}/{_LOG_FOLDER}/{base}")
+
+    # Entries are kept for ever, so a checkpoint says nothing that they do not.
+    for base in sorted(files):
+        if "checkpoint" in base:
+            set_aside(base)
+    if moved and _opens(lake, name):
+        return moved
+    versions = sorted((int(found[1]), base) for base in files if (found := _ENTRY.fullmatch(base)))
+    # The log reads up to its first damaged entry, and no further.
+    readable = bisect.bisect_left(versions, True, key=lambda version: not _opens(lake, name, version[0]))
+    for _, base in versions[readable:]:
+        set_aside(base)
+    lake.make_table(name)
+    return moved
+
+
+def _opens(lake: Lake, name: str, version: int | None = None) -> bool:
+    try:
+        found, _ = lake.shards(name, version)
+    except LakeError:
+        return False
+    return version in {None, found}
+
+
+def _incomplete_units(
+    lake: Lake, snapshot: LakeSnapshot, damaged: Mapping[str, Collection[str]], *, series_too: bool
+) -> set[str]:
+    """Units that are listed and have not all their rows, or rows of another ingest, in the shards that are whole."""
+    columns = ["unit_id", "ingest_id", "slices", "lesions", "marks", "rows_quarantined", "files_quarantined"]
+    units = _whole_rows(lake, snapshot, UNITS.name, damaged, columns).to_pylist()
+    found: set[str] = set()
+    for table in SOURCE_TABLES.values():
+        if table is UNITS or (table is SERIES and not series_too):
+            continue
+        rows = _whole_rows(lake, snapshot, table.name, damaged, [table.unit_column, "ingest_id"])
+        counted = rows.group_by([table.unit_column, "ingest_id"]).aggregate([([], "count_all")]).to_pylist()
+        held = {(row[table.unit_column], row["ingest_id"]): row["count_all"] for row in counted}
+        in_all: Counter[str] = Counter()
+        for (unit_id, _), rows_held in held.items():
+            in_all[unit_id] += rows_held
+        for unit in units:
+            wanted = _rows_due(unit, table.name)
+            if not held.get((unit["unit_id"], unit["ingest_id"]), 0) == wanted == in_all[unit["unit_id"]]:
+                found.add(unit["unit_id"])
+    return found
+
+
+def _rows_due(unit: Mapping[str, Any], table: str) -> int:
+    """How many rows a complete unit has in a table."""
+    if table == QUARANTINE.name:
+        return int(unit["rows_quarantined"] + unit["files_quarantined"])
+    if table == SERIES.name:
+        return int(unit["slices"] + unit["lesions"] > 0)
+    return int(unit[table])
+
+
+def _results_to_drop(
+    lake: Lake, snapshot: LakeSnapshot, damaged: Mapping[str, Collection[str]], set_back: Collection[str]
+) -> dict[str, set[str]]:
+    """Table of results to the units that go with what is lost of tables beside it."""
+    found: dict[str, set[str]] = {}
+    for family in _TOGETHER:
+        ranges = [("", _LAST_NAME) for name in family if name in set_back]
+        ranges += [
+            (shard.low_unit, shard.high_unit)
+            for name in family
+            for shard in snapshot.shards[name]
+            if shard.path in damaged.get(name, ())
+        ]
+        for name in family if ranges else ():
+            rows = _whole_rows(lake, snapshot, name, damaged, [TABLES[name].unit_column])
+            units = pc.unique(rows.column(0)).to_pylist()
+            if hit := {unit for unit in units if any(low <= unit <= high for low, high in ranges)}:
+                found[name] = hit
+    return found
+
+
+def _whole_rows(
+    lake: Lake, snapshot: LakeSnapshot, name: str, damaged: Mapping[str, Collection[str]], columns: list[str]
+) -> pa.Table:
+    paths = [shard.path for shard in snapshot.shards[name] if shard.path not in damaged.get(name, ())]
+    return lake.shard_dataset(name, paths).to_table(columns=columns)
+
+
+def _take_out(lake: Lake, name: str, damaged: Collection[str], units: Collection[str], prefix: str) -> None:
+    """One transaction: shards that are damaged go, and the rows of these units out of the others."""
+    table = TABLES[name]
+    value_set = pa.array(sorted(units), pa.string())
+    staying = ~pc.field(table.unit_column).isin(value_set)
+
+    def decide(delta: DeltaTable) -> Change:
+        removed, kept = [], []
+        for shard in live_shards(delta, table):
+            if shard.path in damaged:
+                removed.append(shard)
+                continue
+            if not any(shard.low_unit <= unit <= shard.high_unit for unit in units):
+                continue
+            held = lake.read_shard(name, shard.path, [table.unit_column]).column(0)
+            going = int(pc.sum(pc.is_in(held, value_set=value_set)).as_py() or 0)
+            if going:
+                removed.append(shard)
+            if 0 < going < shard.rows:
+                kept.append(rewrite(lake, table, shard, staying, prefix))
+        return Change(kept, removed)
+
+    commit_changes(lake, table, prefix, decide)
+
+
+def _touched(snapshot: LakeSnapshot, name: str, damaged: Mapping[str, Collection[str]]) -> set[str]:
+    """Units at the two ends of each damaged shard: all that is known of what it held."""
+    lost = [shard for shard in snapshot.shards[name] if shard.path in damaged.get(name, ())]
+    return {unit for shard in lost for unit in (shard.low_unit, shard.high_unit)}
