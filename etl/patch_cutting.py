@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from etl.patch_geometry import SPACINGS_MM, Frame, SlicePlaces, cut_frame, frame_around, slices_around
-from lesionary.errors import LakeError, UnknownLesionError
-from lesionary.lake import Lake
+from lesionary.errors import UnknownLesionError
+from lesionary.lake import Lake, damaged_shard
 from lesionary.patch_schema import CONTEXT_MM, SLICES_PER_PATCH
 from lesionary.recist import FIRST_CENTERS, RELEASE_PADDING_PX
 from lesionary.slices import SliceReader
@@ -195,9 +195,5 @@ def read_rows(
     wanted = pc.field("series_id").isin(pa.array(series_ids, pa.string()))
     try:
         return lake.shard_dataset(table, paths).to_table(columns=list(columns), filter=wanted)
-    except (pa.ArrowInvalid, OSError) as cause:
-        raise LakeError(
-            f"a shard of table {table} is missing or damaged",
-            where=lake.url,
-            next_step="run `lesionary lake verify`",
-        ) from cause
+    except (pa.ArrowException, OSError) as cause:
+        raise damaged_shard(lake.url, table, lake.first_damaged(table, paths, columns)) from cause

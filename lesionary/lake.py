@@ -8,10 +8,12 @@ Readers never see half a commit: a shard counts only once the log names it. Acro
 of `schema.TABLES`, so a unit listed in `units` has all its rows in the other tables (`lesionary/commits.py`).
 """
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Self
 
 import pyarrow as pa
@@ -23,8 +25,9 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.schema import Field
 from pyarrow import fs
 
+from lesionary.artifacts import atomic_write_bytes, reason_of
 from lesionary.columns import Table
-from lesionary.errors import LakeError, UsageError
+from lesionary.errors import LakeError, LesionaryError, UsageError
 from lesionary.locations import Location, open_location
 from lesionary.schema import LAKE_FORMAT_VERSION, RESULT_TABLES, SOURCE_TABLES, TABLES
 from lesionary.shards import Shard
@@ -112,8 +115,8 @@ class Lake:
             for table in SOURCE_TABLES.values():
                 lake._create_table(table)
             marker = {"format_version": LAKE_FORMAT_VERSION, "created": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
-            with location.filesystem.open_output_stream(location.join(MARKER_FILE)) as sink:
-                sink.write((json.dumps(marker) + "\n").encode())
+            with lake.being_written():
+                lake._write_marker((json.dumps(marker) + "\n").encode())
         return cls.open(url)
 
     def table_folder(self, table: str) -> Location:
@@ -201,7 +204,7 @@ class Lake:
             return ds.dataset(schema.empty_table())
         folder = self.table_folder(table)
         paths = [folder.join(path) for path in shard_paths]
-        return ds.dataset(paths, schema=schema, format="parquet", filesystem=self.location.filesystem)
+        return ds.dataset(paths, schema=schema, format=_proving_format(), filesystem=self.location.filesystem)
 
     def history(self) -> list[CommitRecord]:
         """Every commit of every table, newest first."""
@@ -229,12 +232,44 @@ class Lake:
         try:
             dataset = self.shard_dataset(table, shard_paths)
             return dataset.to_table(columns=None if columns is None else list(columns), filter=where)
-        except (FileNotFoundError, pa.ArrowInvalid, OSError) as cause:
+        except (pa.ArrowException, OSError) as cause:
+            raise damaged_shard(self.url, table, self.first_damaged(table, shard_paths, columns)) from cause
+
+    def first_damaged(self, table: str, shard_paths: Sequence[str], columns: Sequence[str] | None) -> str | None:
+        """The first of some shards whose columns cannot be read."""
+        for path in shard_paths:
+            try:
+                self.shard_dataset(table, [path]).to_table(columns=None if columns is None else list(columns))
+            except (pa.ArrowException, OSError):
+                return path
+        return None
+
+    @contextlib.contextmanager
+    def being_written(self) -> Iterator[None]:
+        """In the block, failures of what the lake lies on become a sentence that names it.
+
+        Raises:
+            LakeError: the lake cannot be written.
+        """
+        try:
+            yield
+        except LesionaryError:
+            # Some are failures of the system as well: those of a source that is read meanwhile.
+            raise
+        except (OSError, DeltaError) as cause:
             raise LakeError(
-                f"a shard of table {table} is missing or damaged",
+                f"the lake cannot be written ({reason_of(cause)})",
                 where=self.url,
-                next_step="run `lesionary lake verify`",
+                next_step="check its space and your rights to it; what was committed is kept, so run the same again",
             ) from cause
+
+    def _write_marker(self, content: bytes) -> None:
+        if self.location.is_local:
+            # Half of it would be no lake, and not nothing either.
+            atomic_write_bytes(Path(self.location.join(MARKER_FILE)), content)
+            return
+        with self.location.filesystem.open_output_stream(self.location.join(MARKER_FILE)) as sink:
+            sink.write(content)
 
     def _unreadable(self, table: str, version: int | None) -> LakeError:
         if version is None:
@@ -292,7 +327,7 @@ class Lake:
             # Another writer may have done it in between.
             if _lacking(self.delta(table.name), table):
                 raise LakeError(
-                    f"table {table.name} cannot get its new columns ({type(cause).__name__})",
+                    f"table {table.name} cannot get its new columns ({reason_of(cause)})",
                     where=self.url,
                     next_step="run the same command again, or check your rights to the place",
                 ) from cause
@@ -309,7 +344,7 @@ class Lake:
             )
         except (DeltaError, OSError) as cause:
             raise LakeError(
-                f"table {table.name} cannot be made ({type(cause).__name__})",
+                f"table {table.name} cannot be made ({reason_of(cause)})",
                 where=self.url,
                 next_step="check that the place exists and that you may write there",
             ) from cause
@@ -319,6 +354,21 @@ def _lacking(delta: DeltaTable, table: Table) -> list[Field]:
     """Columns of today that a table was made without."""
     there = {field.name for field in delta.schema().fields}
     return [Field.from_arrow(column.field()) for column in table.columns if column.name not in there]
+
+
+def damaged_shard(lake_url: str, table: str, path: str | None) -> LakeError:
+    """What to say of a shard that cannot be read; of which one, where that is known."""
+    return LakeError(
+        f"a shard of table {table} is missing or damaged" + (f" ({path})" if path else ""),
+        where=lake_url,
+        next_step="run `lesionary lake verify`, then `lesionary lake repair`",
+    )
+
+
+def _proving_format() -> ds.ParquetFileFormat:
+    """Pages whose checksum differs are never answered from."""
+    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    return ds.ParquetFileFormat(default_fragment_scan_options=options)
 
 
 def known_table(name: str) -> Table:

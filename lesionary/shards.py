@@ -176,11 +176,13 @@ def digest_in_name(path: str) -> str:
 
 def _parquet_options(table: Table) -> Mapping[str, object]:
     """How a table is stored; the Arrow schema goes along because Parquet alone would lose fixed-size lists."""
+    # Whoever reads a page finds out that it is damaged, without digesting the whole shard first.
+    always = {"write_statistics": list(table.key), "write_page_checksum": True}
     if _is_heavy(table):
         # Pixels are compressed already, and compressing eight rows of the rest costs more than it saves.
-        return {"compression": "NONE", "use_dictionary": False, "write_statistics": list(table.key)}
+        return always | {"compression": "NONE", "use_dictionary": False}
     identifiers = [name for name in table.column_names if name.endswith("_id")]
-    return {"compression": "ZSTD", "use_dictionary": identifiers, "write_statistics": list(table.key)}
+    return always | {"compression": "ZSTD", "use_dictionary": identifiers}
 
 
 def _is_heavy(table: Table) -> bool:

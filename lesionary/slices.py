@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lesionary.errors import LakeError
-from lesionary.lake import Lake
+from lesionary.errors import ArtifactError, LakeError
+from lesionary.lake import Lake, damaged_shard
 from lesionary.pixels import decode_slice
 from lesionary.shards import Shard
 
@@ -68,9 +68,9 @@ class SliceReader:
         place = self.place(series_id, slice_index)
         try:
             group = self._file(place.shard).read_row_group(place.row_group, columns=["pixels"], use_threads=False)
-        except (OSError, pa.ArrowInvalid) as cause:
-            raise self._damaged() from cause
-        return decode_slice(group.column(0)[place.row].as_buffer())
+            return decode_slice(group.column(0)[place.row].as_buffer())
+        except (OSError, pa.ArrowException, ArtifactError) as cause:
+            raise damaged_shard(self._lake.url, "slices", place.shard) from cause
 
     def place(self, series_id: str, slice_index: int) -> SlicePlace:
         """Where a slice lies: its shard, row group, and row within that.
@@ -104,9 +104,11 @@ class SliceReader:
     def _index(self, shard: Shard) -> None:
         try:
             file = self._file(shard.path)
-            keys = file.read(columns=["series_id", "slice_index"], use_threads=False)
-        except (OSError, pa.ArrowInvalid) as cause:
-            raise self._damaged() from cause
+            # With checksums, which would cost more than reading for pixels: these carry their own.
+            with self._opened(shard.path, file.metadata) as proving:
+                keys = proving.read(columns=["series_id", "slice_index"], use_threads=False)
+        except (OSError, pa.ArrowException) as cause:
+            raise damaged_shard(self._lake.url, "slices", shard.path) from cause
         groups = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
         places = (SlicePlace(shard.path, group, row) for group, rows in enumerate(groups) for row in range(rows))
         series, indices = keys["series_id"].to_pylist(), keys["slice_index"].to_pylist()
@@ -120,15 +122,18 @@ class SliceReader:
             return self._open[path]
         while len(self._open) >= _MAX_OPEN_SHARDS:
             self._open.popitem(last=False)[1].close()
+        self._open[path] = self._opened(path)
+        return self._open[path]
+
+    def _opened(self, path: str, proved: pq.FileMetaData | None = None) -> pq.ParquetFile:
+        """A shard's file; with a footer that was read before, pages are checked as they are read."""
         full = self._folder.join(path)
         # Local shards are mapped: a row group is then read without a system call per column.
         source = full if self._folder.is_local else self._folder.filesystem.open_input_file(full)
-        self._open[path] = pq.ParquetFile(source, memory_map=self._folder.is_local, pre_buffer=False)
-        return self._open[path]
-
-    def _damaged(self) -> LakeError:
-        return LakeError(
-            "a shard of table slices is missing or damaged",
-            where=self._lake.url,
-            next_step="run `lesionary lake verify`",
+        return pq.ParquetFile(
+            source,
+            metadata=proved,
+            memory_map=self._folder.is_local,
+            pre_buffer=False,
+            page_checksum_verification=proved is not None,
         )

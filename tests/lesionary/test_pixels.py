@@ -70,7 +70,8 @@ def test_cut_off_bytes_are_refused(seed, data):
 @pytest.mark.parametrize("shape", [(32, 16), (8, 16), (16, 17)])
 def test_header_that_states_another_size_is_refused(shape):
     encoded = encode_slice(np.arange(256, dtype=np.int16).reshape(16, 16))
-    forged = encode_slice(np.arange(np.prod(shape), dtype=np.int16).reshape(shape))[:12] + encoded[12:]
+    # As older releases wrote it, without a check.
+    forged = b"LSN1" + np.array(shape, "<u4").tobytes() + encoded[16:]
 
     with pytest.raises(ArtifactError, match="different sizes"):
         decode_slice(forged)
@@ -99,3 +100,14 @@ def test_digest_tells_values_and_shapes_apart():
 
     assert len(digests) == 3
     assert pixel_digest(flat.reshape(4, 4)) == pixel_digest(flat.astype(">i2").reshape(4, 4))
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 7), st.integers(0, 2**32 - 1), st.booleans())
+def test_no_single_flipped_bit_passes(seed, place, flat):
+    hu = np.random.default_rng(seed).integers(-1000, 1000, (24, 24)).astype(np.int16)
+    damaged = bytearray(encode_slice(np.full_like(hu, 7) if flat else hu))
+    damaged[place // 8 % len(damaged)] ^= 1 << place % 8
+
+    with pytest.raises(ArtifactError, match="damaged"):
+        decode_slice(bytes(damaged))
