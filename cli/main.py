@@ -119,7 +119,17 @@ def main() -> None:
     except Exception as error:
         if os.environ.get(_DEBUG):
             raise
+        if (refusal := _refusal_of(error)) is not None:
+            _leave(f"{refusal}; make room or check your rights, and run the same command again", 2)
         _leave(f"unexpected {type(error).__name__}; run again as `lesionary --debug …` to see where", 1)
+
+
+def _refusal_of(error: Exception) -> str | None:
+    """What the system would not do, and where if it says so: a full disk is nobody's bug."""
+    from lesionary.artifacts import refusal_of
+
+    refusal, place = refusal_of(error), getattr(error, "filename", None)
+    return f"{place}: {refusal}" if refusal and place else refusal
 
 
 def _leave(sentence: str, code: int) -> None:

@@ -138,14 +138,17 @@ def ingest(
         choose_runner: what runs the tasks.
         progress: told after every task.
         record: the resolved settings, saved with the counts in the lake's `ingests` folder.
+
+    Raises:
+        LakeError: the lake cannot be read or written.
     """
     started = time.monotonic()
     todo, kept = _sorted_out(lake, plan)
     ingest_id = new_ingest_id()
     runner, workers = choose_runner(sum(unit.byte_count for unit in todo))
     tasks = cut_tasks(todo, plan.tree, plan.child_limits, lake.url, ingest_id, settings, workers)
-    results = runner(tasks)
-    written = _commit_results(lake, ingest_id, results, settings.commit_seconds, _reporter(todo, progress))
+    with lake.being_written():
+        written = _commit_results(lake, ingest_id, runner(tasks), settings.commit_seconds, _reporter(todo, progress))
     summary = IngestSummary(
         ingest_id=ingest_id,
         units_found=len(plan.units),
@@ -157,7 +160,8 @@ def ingest(
         tally=tally(lake, [unit.unit_id for unit in plan.units]),
     )
     if todo:
-        _save_record(lake, summary, plan, record or {})
+        with lake.being_written():
+            _save_record(lake, summary, plan, record or {})
     return summary
 
 

@@ -1,6 +1,7 @@
 """Files that are whole or absent: written beside their place, flushed to disk, then renamed into it."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,11 @@ from typing import BinaryIO
 from lesionary.errors import ArtifactError, UnwritableError
 
 _READ_BYTES = 1 << 20
+
+# What a system refuses to write for. Libraries put the words into errors of their own.
+_REFUSALS = tuple(
+    os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+)
 
 
 @contextlib.contextmanager
@@ -44,10 +50,21 @@ def _writable(path: Path) -> Iterator[None]:
         yield
     except OSError as cause:
         raise UnwritableError(
-            f"the file cannot be written ({cause.strerror or type(cause).__name__})",
+            f"the file cannot be written ({reason_of(cause)})",
             where=path.name,
             next_step="check the folder, its space and your rights to it",
         ) from cause
+
+
+def refusal_of(error: BaseException) -> str | None:
+    """Why the system would not write, such as "No space left on device"; None where the error is another."""
+    said = str(error).lower()
+    return next((text for text in _REFUSALS if text.lower() in said), None)
+
+
+def reason_of(error: BaseException) -> str:
+    """The same, or the system's other reason, or the error's class."""
+    return refusal_of(error) or getattr(error, "strerror", None) or type(error).__name__
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:

@@ -4,9 +4,8 @@ A unit of a table may also be added to (`GrowingUnit`), so that vectors of new l
 shards that hold none of the rows at hand stay as they are, and whoever syncs reads the new ones only.
 """
 
-import contextlib
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +13,6 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from lesionary.commits import Batch, Change, commit_changes, commit_results, rewrite
-from lesionary.errors import LakeError, LesionaryError
 from lesionary.identifiers import new_ingest_id
 from lesionary.lake import Lake, live_shards
 from lesionary.schema import RESULT_TABLES
@@ -38,7 +36,7 @@ def write_results(lake: Lake, unit: str | Collection[str], tables: Mapping[str, 
     """
     prefix = new_ingest_id()
     units = frozenset([unit] if isinstance(unit, str) else unit)
-    with _naming_the_lake(lake), tempfile.TemporaryDirectory(prefix="lesionary-") as scratch:
+    with lake.being_written(), tempfile.TemporaryDirectory(prefix="lesionary-") as scratch:
         shards: dict[str, list[Shard]] = {}
         for name, parts in tables.items():
             lake.make_table(name)
@@ -49,7 +47,7 @@ def write_results(lake: Lake, unit: str | Collection[str], tables: Mapping[str, 
 def remove_results(lake: Lake, unit: str, tables: Iterable[str]) -> None:
     """Take one unit's rows out of these tables."""
     there = [name for name in tables if lake.has_table(name)]
-    with _naming_the_lake(lake):
+    with lake.being_written():
         commit_results(lake, Batch(new_ingest_id(), 1, frozenset({unit}), {}), there)
 
 
@@ -105,7 +103,7 @@ class GrowingUnit:
             removed, kept = self._without(shards, outdated, prefix)
             return Change([*written[fresh], *kept], removed)
 
-        with _naming_the_lake(self._lake), tempfile.TemporaryDirectory(prefix="lesionary-") as folder:
+        with self._lake.being_written(), tempfile.TemporaryDirectory(prefix="lesionary-") as folder:
             scratch = Path(folder)
             self._lake.make_table(self._table.name)
             commit_changes(self._lake, self._table, prefix, decide)
@@ -146,19 +144,6 @@ class GrowingUnit:
                 )
                 kept.append(rewrite(self._lake, self._table, shard, staying, prefix))
         return removed, kept
-
-
-@contextlib.contextmanager
-def _naming_the_lake(lake: Lake) -> Iterator[None]:
-    try:
-        yield
-    except LesionaryError:
-        # Some are failures of the system as well: those of a source that is read meanwhile.
-        raise
-    except OSError as cause:
-        raise LakeError(
-            f"the lake cannot be written ({type(cause).__name__})", where=lake.url, next_step="check your rights to it"
-        ) from cause
 
 
 def _write_parts(lake: Lake, name: str, parts: Iterable[pa.Table], prefix: str, scratch: Path) -> list[Shard]:

@@ -10,12 +10,16 @@ from pathlib import Path
 
 import duckdb
 
-from lesionary.errors import StoreError, UsageError
+from lesionary.artifacts import refusal_of
+from lesionary.errors import LesionaryError, StoreError, UsageError
 from store.limits import QueryLimits
 from store.migrations import MIGRATIONS, migrate
 from store.versions import Draft, Waiting, draft_version, hold_current, writing
 
 STORE_FILE = "features.duckdb"
+
+# What the engine raises where a block's checksum differs, or its content makes no sense.
+_DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
 
 _CLOSED_DOORS: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
@@ -58,7 +62,8 @@ def open_reader(path: Path, limits: QueryLimits | None = None) -> Iterator[duckd
     """
     with hold_current(path) as file, contextlib.closing(_connect(file, path, limits or QueryLimits())) as connection:
         _require_current_schema(connection, path)
-        yield connection
+        with _naming_the_store(path):
+            yield connection
 
 
 @contextlib.contextmanager
@@ -75,7 +80,11 @@ def open_writer(path: Path, on_wait: Waiting | None = None) -> Iterator[duckdb.D
 @contextlib.contextmanager
 def open_draft(path: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Draft]]:
     """As `open_writer`, inside `store.versions.writing`, and with the draft itself."""
-    with draft_version(path) as draft, contextlib.closing(_connect(draft.file, path, None)) as connection:
+    with (
+        _naming_the_store(path),
+        draft_version(path) as draft,
+        contextlib.closing(_connect(draft.file, path, None)) as connection,
+    ):
         migrate(connection)
         yield connection, draft
         # All of it into the one file that is published.
@@ -89,6 +98,29 @@ def _connect(file: Path, path: Path, limits: QueryLimits | None) -> duckdb.DuckD
         return duckdb.connect(file, read_only=limits is not None, config=config)
     except duckdb.Error as cause:
         raise _damaged(path) from cause
+
+
+@contextlib.contextmanager
+def _naming_the_store(path: Path) -> Iterator[None]:
+    """What the disk does to the store in the block becomes a sentence: refuses to take it, or gives back other bytes.
+
+    Raises:
+        StoreError: one of the two.
+    """
+    try:
+        yield
+    except LesionaryError:
+        raise
+    except (duckdb.Error, OSError) as cause:
+        if (refusal := refusal_of(cause)) is not None:
+            raise StoreError(
+                f"the store cannot be written ({refusal})",
+                where=path.name,
+                next_step="make room or check your rights, and run it again; readers have the old version",
+            ) from cause
+        if isinstance(cause, _DAMAGE):
+            raise _damaged(path) from cause
+        raise
 
 
 def _damaged(path: Path) -> StoreError:

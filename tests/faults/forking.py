@@ -84,7 +84,7 @@ def _become(words, cwd, out, said):
         os.close(descriptor)
     os.chdir(cwd)
     sys.argv = ["lesionary", *words]
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False, buffering=1)
     from cli.main import main
 
     main()
