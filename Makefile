@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench docs clean
+.PHONY: help demo test test-slow check bench bench-check docs clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 # Stamps stand for "installed as pyproject.toml and constraints.txt now say".
 $(BIN)/python:
@@ -51,6 +51,9 @@ check: $(VENV)/.installed-dev ## format, lint, types, layers
 
 bench: $(VENV)/.installed-bench ## the benchmarks, ratios against peers in the same run
 	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+bench-check: $(VENV)/.installed-bench ## small benchmarks, their ratios against benchmarks/expected.json
+	@$(BIN)/python benchmarks/compare.py $(OPTIONS)
 
 docs: $(VENV)/.installed-dev ## regenerate docs/cli.md and docs/data-contract.md from the code
 	@$(BIN)/python docs/generate.py

@@ -19,25 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from measure import median, report
+from measure import measured, median, processor_seconds, ratio
 
 BIN = Path(sys.executable).parent
 SYNTAXES = ("explicit", "rle", "jpeg-lossless", "jpeg-ls", "htj2k", "jpeg-2000")
-
-
-def processor_seconds(command: Sequence[str]) -> float:
-    """User and system time of a command and everything it started."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = status
-    if status:
-        raise SystemExit(f"{command[0]} failed")
-    return usage.ru_utime + usage.ru_stime
 
 
 def make_export(folder: Path, patients: int, syntax: str, image_size: int = 512) -> Path:
@@ -142,20 +131,16 @@ def child_seconds(pid: int | None) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def ratio(title: str, value: float, *, at_least: float = 0.0, at_most: float = float("inf")) -> None:
-    """One ratio against what the project promises."""
-    wanted = f"at least {at_least:g}" if at_least else f"at most {at_most:g}"
-    report(title, f"{value:.2f}", wanted, holds=at_least <= value <= at_most)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--patients", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=None, help="keep the made exports here for the next time")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="lesionary-bench-") as scratch:
+    with (
+        measured(parser, quick={"patients": 2, "rounds": 1}) as arguments,
+        tempfile.TemporaryDirectory(prefix="lesionary-bench-") as scratch,
+    ):
         data = arguments.folder or Path(scratch, "data")
         compare_tools(data, Path(scratch), arguments.patients, arguments.rounds)
         compare_supervision(data, arguments.rounds)

@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from make_release import write_release
-from measure import alone, median, report
+from measure import alone, measured, median, ratio, report
 
 WORKERS = 2
 
@@ -132,8 +132,10 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=None, help="keep the made release here for the next time")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="lesionary-bench-") as scratch:
+    with (
+        measured(parser, quick={"slices": 200, "rounds": 1}) as arguments,
+        tempfile.TemporaryDirectory(prefix="lesionary-bench-") as scratch,
+    ):
         run_all(arguments.folder or Path(scratch), Path(scratch), arguments.slices, arguments.rounds)
 
 
@@ -169,17 +171,14 @@ def run_all(data: Path, scratch: Path, slices: int, rounds: int) -> None:
     print(f"              Ray's start, with its first tasks: {median(starts):.1f} s, not counted")
     print(f"  script      {plain:7.2f} s  {slices / plain:6.0f} slices/s (one process, OpenCV + nibabel)")
     print(f"  {slices * 4} slices {four_times:7.2f} s  {slices * 4 / four_times:6.0f} slices/s")
-    ratio = median(theirs) / median(ours)
-    report("speed over the bare loop's", f"{ratio:.2f}", "≥ 0.90", holds=ratio >= 0.90)
-    report("speed over the script's", f"{plain / median(ours):.1f}", "≥ 3", holds=plain / median(ours) >= 3)
-    growth = four_times / median(ours)
-    report("time for four times the slices", f"{growth:.2f} ×", "≤ 4.4", holds=growth <= 4.4)
+    ratio("speed over the bare loop's", median(theirs) / median(ours), at_least=0.90)
+    ratio("speed over the script's", plain / median(ours), at_least=3)
+    ratio("time for four times the slices", four_times / median(ours), at_most=4.4)
     memory = large_peak / median(peaks)
     peaks_mb = f"{median(peaks):.0f} → {large_peak:.0f} MB"
     report("driver's peak memory, 4 × the data", peaks_mb, "no growth", holds=memory <= 1.1)
     png_bytes = folder_bytes(small, "*.png")
-    size = lake_bytes / png_bytes
-    report("the lake's size over the PNGs'", f"{size:.3f}", "≤ 1", holds=size <= 1)
+    ratio("the lake's size over the PNGs'", lake_bytes / png_bytes, at_most=1, digits=3)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 """Masks: what `measure` does beyond making them, and how well boxes do in place of diameters.
 
-    python benchmarks/bench_measure.py --release DIR [--errors 0,1,2] [--rounds 3]
+    python benchmarks/bench_measure.py [--release DIR] [--errors 0,1,2] [--rounds 3]
 
 * bare: masks of all lesions, slices in memory, nothing written;
 * measure: the command's work on a fresh lake, from reading slices to rows committed;
 * boxes: Dice and diameters when only the box is known, and each of its sides is off by a normal error of so many px.
 
-The release is a phantom's: its `truth_masks.json` is what Dice is taken against.
+The release is a phantom's, drawn unless given: its `truth_masks.json` is what Dice is taken against.
 """
 
 import argparse
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-from measure import median
+from measure import measured, median, ratio
 from numpy.typing import NDArray
 
 from etl.ingest import ingest
@@ -54,19 +55,29 @@ class Case:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--release", type=Path, required=True)
+    parser.add_argument("--release", type=Path)
+    parser.add_argument("--patients", type=int, default=20, help="of the release that is drawn where none is given")
     parser.add_argument("--errors", default="0,1,2")
     parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="lesionary-bench-") as scratch:
-        lakes = [Lake.create(str(Path(scratch, f"lake-{number}"))) for number in range(arguments.rounds)]
-        for lake in lakes:
-            ingest(lake, plan_sources([str(arguments.release)], IngestSettings(namespace="dl")), IngestSettings())
-        cases = read_cases(lakes[0], arguments.release)
-        speed(lakes, cases)
-    quality("diameters", cases, [one.mark for one in cases])
-    for error in arguments.errors.split(","):
-        quality(f"boxes, {error} px", cases, boxes(cases, float(error)))
+    with measured(parser, quick={"rounds": 1, "patients": 3, "errors": "1"}) as arguments:
+        with tempfile.TemporaryDirectory(prefix="lesionary-bench-") as scratch:
+            release = arguments.release or drawn(Path(scratch, "release"), arguments.patients)
+            lakes = [Lake.create(str(Path(scratch, f"lake-{number}"))) for number in range(arguments.rounds)]
+            for lake in lakes:
+                ingest(lake, plan_sources([str(release)], IngestSettings(namespace="dl")), IngestSettings())
+            cases = read_cases(lakes[0], release)
+            speed(lakes, cases)
+        quality("diameters", cases, [one.mark for one in cases])
+        for error in arguments.errors.split(","):
+            quality(f"boxes, {error} px", cases, boxes(cases, float(error)))
+
+
+def drawn(folder: Path, patients: int) -> Path:
+    """A release of the phantom."""
+    options = ["--patients", str(patients), "--image-size", "256", "--max-slices-per-series", "13", "--no-progress"]
+    command = [str(Path(sys.executable).with_name("lesionary")), "phantom", "release", str(folder), *options]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder
 
 
 def read_cases(lake: Lake, release: Path) -> list[Case]:
@@ -97,7 +108,8 @@ def speed(lakes: Sequence[Lake], cases: Sequence[Case]) -> None:
         summary = measure(lake)
         whole.append(summary.lesions_masked / summary.seconds)
     print(f"bare      {median(bare):8.1f} lesions/s")
-    print(f"measure   {median(whole):8.1f} lesions/s, {median(whole) / median(bare):.2f} of bare")
+    print(f"measure   {median(whole):8.1f} lesions/s")
+    ratio("measure, share of the bare loop's speed", median(whole) / median(bare))
 
 
 def boxes(cases: Sequence[Case], error_px: float) -> list[Mark]:

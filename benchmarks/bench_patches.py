@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import imagecodecs
 import numpy as np
 from make_release import write_release
-from measure import median, report
+from measure import measured, median, ratio
 
 from etl.ingest import ingest
 from etl.patch_cutting import LeftOut, PatchSettings, PlannedPatch, patch_of, plan_patch, read_series
@@ -50,8 +50,10 @@ def main() -> None:
     parser.add_argument("--patches", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None, help="keep the made release here for the next time")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="lesionary-bench-") as scratch:
+    with (
+        measured(parser, quick={"slices": 200, "patches": 60, "rounds": 2}) as arguments,
+        tempfile.TemporaryDirectory(prefix="lesionary-bench-") as scratch,
+    ):
         data = write_release((arguments.folder or Path(scratch)) / f"release-{arguments.slices}", arguments.slices)
         lake = Lake.create(str(Path(scratch, "lake")))
         ingest(
@@ -84,7 +86,7 @@ def building(lake: Lake, rounds: int) -> PatchSource:
     print(f"{count} patches of {len(needed)} slices of 512 × 512, one core, medians of {rounds} rounds")
     print(f"  build        {built / count * 1e3:6.3f} ms a patch  {count / built:8.0f} a second")
     print(f"  slices alone {decoded / count * 1e3:6.3f} ms a patch  {len(needed) / count:8.2f} slices a patch")
-    report("building over reading its slices", f"{built / decoded:.2f} ×", "≤ 3", holds=built <= 3 * decoded)
+    ratio("building over reading its slices", built / decoded, at_most=3)
     return PatchSource.open(make_patches(lake).url)
 
 
@@ -134,11 +136,11 @@ def reading(data: Path, lake: Lake, source: PatchSource, patches: int, rounds: i
             seconds[name].append(_cpu_seconds(way))
     print(f"{patches} random patches, one core, medians of {rounds} rounds")
     base = median(seconds["png"])
-    for name, measured in seconds.items():
-        print(f"  {name:<20} {median(measured) / patches * 1e3:7.3f} ms a patch  {base / median(measured):6.1f} × png")
+    for name, values in seconds.items():
+        print(f"  {name:<20} {median(values) / patches * 1e3:7.3f} ms a patch  {base / median(values):6.1f} × png")
     plain, augmented = (base / median(seconds[name]) for name in ("batches", "batches, augmented"))
-    report("batches from the cache over PNGs", f"{plain:.0f} ×", "≥ 20", holds=plain >= 20)
-    report("the same, augmented", f"{augmented:.0f} ×", "≥ 10", holds=augmented >= 10)
+    ratio("batches from the cache over PNGs", plain, at_least=20)
+    ratio("the same, augmented", augmented, at_least=10)
 
 
 def _cpu_seconds(way: Callable[[], None]) -> float:

@@ -24,7 +24,7 @@ import cv2
 import imagecodecs
 import pyarrow.parquet as pq
 from make_release import write_release
-from measure import median, report
+from measure import measured, median, ratio
 
 from etl.ingest import ingest
 from etl.planning import plan_sources
@@ -42,8 +42,10 @@ def main() -> None:
     parser.add_argument("--reads", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None, help="keep the made release here for the next time")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="lesionary-bench-") as scratch:
+    with (
+        measured(parser, quick={"slices": 200, "reads": 150, "rounds": 3}) as arguments,
+        tempfile.TemporaryDirectory(prefix="lesionary-bench-") as scratch,
+    ):
         data = write_release((arguments.folder or Path(scratch)) / f"release-{arguments.slices}", arguments.slices)
         lake = Lake.create(str(Path(scratch, "lake")))
         ingest(
@@ -105,14 +107,14 @@ def compare(data: Path, lake: Lake, reads: int, rounds: int) -> None:
             seconds[name].append(time.perf_counter() - started)
     print(f"{reads} random slices of 512 × 512 out of {len(paths)}, medians of {rounds} rounds")
     base = median(seconds["png"])
-    for name, measured in seconds.items():
-        print(f"  {name:<12} {median(measured) / reads * 1e3:6.3f} ms a slice  {base / median(measured):5.1f} × png")
+    for name, values in seconds.items():
+        print(f"  {name:<12} {median(values) / reads * 1e3:6.3f} ms a slice  {base / median(values):5.1f} × png")
     shard, public = base / median(seconds["shard"]), base / median(seconds["reader"])
-    report("random slices from the lake over decoding the PNGs", f"{shard:.1f} ×", "≥ 5", holds=shard >= 5)
-    report("the same through the public reader", f"{public:.1f} ×", "≥ 3", holds=public >= 3)
+    ratio("random slices from the lake over decoding the PNGs", shard, at_least=5)
+    ratio("the same through the public reader", public, at_least=3)
     lake_bytes = sum(shard.bytes for shard in lake.shards("slices")[1])
     png_bytes = sum(path.stat().st_size for path in paths)
-    report("the lake's size over the PNGs'", f"{lake_bytes / png_bytes:.3f}", "≤ 1", holds=lake_bytes <= png_bytes)
+    ratio("the lake's size over the PNGs'", lake_bytes / png_bytes, at_most=1, digits=3)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import faiss
 import numpy as np
 from make_store import DIMENSION, LESIONS, make_large_store, make_store
-from measure import median, report
+from measure import measured, median, ratio, report
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -50,15 +50,15 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=256)
     parser.add_argument("--skip-large", action="store_true")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir(), "lesionary-benchmarks"))
-    arguments = parser.parse_args()
-    _, store = make_store(arguments.keep / f"release-{DIMENSION}")
-    exact(store, arguments.rounds)
-    if not arguments.skip_large:
-        name = f"large-{arguments.rows}-{arguments.dimension}"
-        started = time.perf_counter()
-        store = make_large_store(arguments.keep / name, arguments.rows, arguments.dimension)
-        print(f"\nlarge store made, or found, in {time.perf_counter() - started:.0f} s")
-        large(store, arguments.rounds)
+    with measured(parser, quick={"rounds": 15, "rows": 50_000, "dimension": 64}) as arguments:
+        _, store = make_store(arguments.keep / f"release-{DIMENSION}")
+        exact(store, arguments.rounds)
+        if not arguments.skip_large:
+            name = f"large-{arguments.rows}-{arguments.dimension}"
+            started = time.perf_counter()
+            store = make_large_store(arguments.keep / name, arguments.rows, arguments.dimension)
+            print(f"\nlarge store made, or found, in {time.perf_counter() - started:.0f} s")
+            large(store, arguments.rounds)
 
 
 def exact(store: Path, rounds: int) -> None:
@@ -94,11 +94,12 @@ def exact(store: Path, rounds: int) -> None:
                 medians = timed(ways, rounds)
             show(f"{threads} thread{'s' * (threads > 1)}", medians)
             for way in ("any patient", "other patients"):
-                ratio = medians[way] / medians["FAISS FlatL2"]
-                report(f"{way} over FlatL2", f"{ratio:.2f} ×", f"≤ {OVER_FAISS}", holds=ratio <= OVER_FAISS)
+                over = medians[way] / medians["FAISS FlatL2"]
+                ratio(f"{threads} threads: {way} over FlatL2", over, at_most=OVER_FAISS)
             for way in ("among 1 %", "the same, and search", "a new one, and search"):
-                ratio = medians[way] / medians["other patients"]
-                report(f"{way}, over no condition", f"{ratio:.2f} ×", "≤ 1", holds=ratio <= 1)
+                ratio(
+                    f"{threads} threads: {way}, over no condition", medians[way] / medians["other patients"], at_most=1
+                )
         check_exact(searcher, queries[:_CHECKED_QUERIES], (None, ONE_PERCENT, HALF))
 
 
@@ -132,7 +133,7 @@ def large(store: Path, rounds: int) -> None:
             report(f"{way}, p50", f"{medians[way]:.1f} ms", f"≤ {LARGE_MS:g} ms", holds=medians[way] <= LARGE_MS)
         for way, same_patient in (("any patient", True), ("other patients", False)):
             share = recall(searcher, queries, same_patient=same_patient)
-            report(f"{way}, recall at {K}", f"{share:.4f}", f"≥ {RECALL}", holds=share >= RECALL)
+            ratio(f"{way}, recall at {K}", share, at_least=RECALL, digits=4)
         check_exact(searcher, queries[:_CHECKED_QUERIES], (ONE_PERCENT, HALF))
 
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 import pyarrow.parquet as pq
 from make_store import DIMENSION, LESIONS, drawn_lesions, make_store, take_in
-from measure import median, report
+from measure import measured, median, ratio
 
 from lesionary.lake import Lake
 from store.database import open_reader
@@ -33,16 +33,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir(), "lesionary-benchmarks"))
-    arguments = parser.parse_args()
-    kept = arguments.keep / f"release-{DIMENSION}"
-    make_store(kept)
-    rounds = [one_round(kept / "vectors.parquet") for _ in range(arguments.rounds)]
-    half, whole, few, nothing = (median(list(each)) for each in zip(*rounds, strict=True))
-    print(f"medians of {arguments.rounds} rounds")
-    print(f"  half of the marks and vectors   {half:6.2f} s\n  all of them                     {whole:6.2f} s")
-    print(f"  {FEW} marks more                   {few:6.2f} s\n  nothing new                     {nothing:6.2f} s")
-    report("twice the marks", f"{whole / half:.2f} × the time", "≤ 2.2", holds=whole <= 2.2 * half)
-    report(f"{FEW} marks more, over all", f"{few / whole:.2f}", "≤ 0.25", holds=few <= 0.25 * whole)
+    with measured(parser, quick={"rounds": 1}) as arguments:
+        kept = arguments.keep / f"release-{DIMENSION}"
+        make_store(kept)
+        rounds = [one_round(kept / "vectors.parquet") for _ in range(arguments.rounds)]
+        half, whole, few, nothing = (median(list(each)) for each in zip(*rounds, strict=True))
+        print(f"medians of {arguments.rounds} rounds")
+        print(f"  half of the marks and vectors   {half:6.2f} s\n  all of them                     {whole:6.2f} s")
+        print(f"  {FEW} marks more                   {few:6.2f} s\n  nothing new                     {nothing:6.2f} s")
+        ratio("time for twice the marks", whole / half, at_most=2.2)
+        ratio(f"{FEW} marks more, over all", few / whole, at_most=0.25)
 
 
 def one_round(vectors: Path) -> tuple[float, float, float, float]:
