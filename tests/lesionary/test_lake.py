@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from lesionary.commits import Batch, commit
@@ -240,6 +241,27 @@ def test_each_slice_is_read_alone(lake, writer):
         assert reader.slice_indices("s5") == []
         for series_id, index in [("s2", 7), ("s0", 2), ("s1", 1), ("s2", 11), ("s9", 1)]:
             np.testing.assert_array_equal(reader.read(series_id, index), image(series_id, index))
+
+
+def test_reader_reads_a_row_group_once_for_neighbours(lake, writer, monkeypatch):
+    writer.write("run-a", 1, ["s1", "s2"], count=11)
+    writer.write("run-b", 1, ["s0"], count=2)
+    read_group, read = pq.ParquetFile.read_row_group, []
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "read_row_group",
+        lambda file, number, **options: read.append(number) or read_group(file, number, **options),
+    )
+
+    with SliceReader(lake) as reader:
+        groups = {reader.place("s1", index).row_group for index in range(1, 12)}
+        for index in [*range(1, 12), 11, 10]:
+            np.testing.assert_array_equal(reader.read("s1", index), image("s1", index))
+        assert len(read) == len(groups)
+        # The same number in another shard is another row group.
+        for series_id, index in [("s1", 1), ("s0", 1), ("s1", 1), ("s0", 2)]:
+            np.testing.assert_array_equal(reader.read(series_id, index), image(series_id, index))
+    assert len(read) > len(groups)
 
 
 def test_reader_keeps_its_snapshot_and_travels(lake, writer):
