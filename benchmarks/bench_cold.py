@@ -10,18 +10,17 @@ counts user and system of the whole process. Also says which heavy packages a co
 
 import argparse
 import csv
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from make_store import DIMENSION, make_store
-from measure import Taken, measured, median, ratio, report
+from measure import in_turn, measured, ratio, report
 
 from store.database import open_reader
 
@@ -55,20 +54,18 @@ def compare(store: Path, peers: Mapping[str, list[str]], rounds: int) -> None:
     ours = str(BIN / "lesionary")
     similar = [ours, "similar", "dl-4711", "--store", str(store)]
     embedding = [*similar, "--feature-set", "embedding"]
-    taken = timed(
-        {
-            "python -c pass": [sys.executable, "-c", "pass"],
-            **peers,
-            "duckdb in Python": [sys.executable, "-c", _BARE, str(store.resolve()), QUESTION],
-            "lesionary --help": [ours, "--help"],
-            "lesionary sql": [ours, "sql", QUESTION, "--store", str(store)],
-            "lesionary similar": similar,
-            "similar, --where": [*similar, *_WHERE],
-            "similar, 1,024 values": embedding,
-            "similar, 1,024 values, --where": [*embedding, *_WHERE],
-        },
-        rounds,
-    )
+    commands = {
+        "python -c pass": [sys.executable, "-c", "pass"],
+        **peers,
+        "duckdb in Python": [sys.executable, "-c", _BARE, str(store.resolve()), QUESTION],
+        "lesionary --help": [ours, "--help"],
+        "lesionary sql": [ours, "sql", QUESTION, "--store", str(store)],
+        "lesionary similar": similar,
+        "similar, --where": [*similar, *_WHERE],
+        "similar, 1,024 values": embedding,
+        "similar, 1,024 values, --where": [*embedding, *_WHERE],
+    }
+    taken = in_turn({name: partial(run, command) for name, command in commands.items()}, rounds)
     print(f"whole processes, medians of {rounds} rounds after one to warm up, ms: clock, processor")
     for name, one in taken.items():
         print(f"  {name:<32} {one.seconds * 1e3:6.0f} {one.processor * 1e3:6.0f}")
@@ -105,17 +102,8 @@ def copies(store: Path, folder: Path) -> dict[str, list[str]]:
     }
 
 
-def timed(commands: Mapping[str, list[str]], rounds: int) -> dict[str, Taken]:
-    """Medians of each command, all of them in turn."""
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
-    for _ in range(rounds + 1):
-        for name, command in commands.items():
-            before, started = os.times(), time.perf_counter()
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            seconds, after = time.perf_counter() - started, os.times()
-            spent = after.children_user + after.children_system - before.children_user - before.children_system
-            taken[name].append((seconds, spent))
-    return {name: Taken(*(median(one) for one in zip(*each[1:], strict=True))) for name, each in taken.items()}
+def run(command: list[str]) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def heavy_imports(command: list[str]) -> list[str]:
