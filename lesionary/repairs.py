@@ -13,10 +13,9 @@ come last, so that what is incomplete is found again.
 
 import bisect
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,14 +34,12 @@ from lesionary.schema import (
     MATCH_EDGES,
     MATCH_RUNS,
     MATCHES,
-    QUARANTINE,
-    SERIES,
     SERIES_LOCATIONS,
     SOURCE_TABLES,
     TABLES,
     UNITS,
 )
-from lesionary.upkeep import Progress, damaged_shards
+from lesionary.upkeep import Damaged, Progress, damaged_shards, incomplete_units, whole_rows
 
 _LOG_FOLDER = "_delta_log"
 _SET_ASIDE = ".damaged"
@@ -92,7 +89,7 @@ def repair(lake: Lake, *, progress: Progress | None = None) -> RepairReport:
     for name, shard, problem in damaged_shards(lake, snapshot, progress):
         damaged[name][shard.path] = problem
     hurt = damaged.keys() | set_aside.keys()
-    units = _incomplete_units(lake, snapshot, damaged, series_too=SERIES.name in hurt)
+    units = incomplete_units(lake, snapshot, damaged, of_one_ingest=True)
     gone = _results_to_drop(lake, snapshot, damaged, set_aside)
     if units:
         gone[UNITS.name] = units
@@ -148,40 +145,8 @@ def _opens(lake: Lake, name: str, version: int | None = None) -> bool:
     return version in {None, found}
 
 
-def _incomplete_units(
-    lake: Lake, snapshot: LakeSnapshot, damaged: Mapping[str, Collection[str]], *, series_too: bool
-) -> set[str]:
-    """Units that are listed and have not all their rows, or rows of another ingest, in the shards that are whole."""
-    columns = ["unit_id", "ingest_id", "slices", "lesions", "marks", "rows_quarantined", "files_quarantined"]
-    units = _whole_rows(lake, snapshot, UNITS.name, damaged, columns).to_pylist()
-    found: set[str] = set()
-    for table in SOURCE_TABLES.values():
-        if table is UNITS or (table is SERIES and not series_too):
-            continue
-        rows = _whole_rows(lake, snapshot, table.name, damaged, [table.unit_column, "ingest_id"])
-        counted = rows.group_by([table.unit_column, "ingest_id"]).aggregate([([], "count_all")]).to_pylist()
-        held = {(row[table.unit_column], row["ingest_id"]): row["count_all"] for row in counted}
-        in_all: Counter[str] = Counter()
-        for (unit_id, _), rows_held in held.items():
-            in_all[unit_id] += rows_held
-        for unit in units:
-            wanted = _rows_due(unit, table.name)
-            if not held.get((unit["unit_id"], unit["ingest_id"]), 0) == wanted == in_all[unit["unit_id"]]:
-                found.add(unit["unit_id"])
-    return found
-
-
-def _rows_due(unit: Mapping[str, Any], table: str) -> int:
-    """How many rows a complete unit has in a table."""
-    if table == QUARANTINE.name:
-        return int(unit["rows_quarantined"] + unit["files_quarantined"])
-    if table == SERIES.name:
-        return int(unit["slices"] + unit["lesions"] > 0)
-    return int(unit[table])
-
-
 def _results_to_drop(
-    lake: Lake, snapshot: LakeSnapshot, damaged: Mapping[str, Collection[str]], set_back: Collection[str]
+    lake: Lake, snapshot: LakeSnapshot, damaged: Damaged, set_back: Collection[str]
 ) -> dict[str, set[str]]:
     """Table of results to the units that go with what is lost of tables beside it."""
     found: dict[str, set[str]] = {}
@@ -194,18 +159,11 @@ def _results_to_drop(
             if shard.path in damaged.get(name, ())
         ]
         for name in family if ranges else ():
-            rows = _whole_rows(lake, snapshot, name, damaged, [TABLES[name].unit_column])
+            rows = whole_rows(lake, snapshot, name, [TABLES[name].unit_column], damaged)
             units = pc.unique(rows.column(0)).to_pylist()
             if hit := {unit for unit in units if any(low <= unit <= high for low, high in ranges)}:
                 found[name] = hit
     return found
-
-
-def _whole_rows(
-    lake: Lake, snapshot: LakeSnapshot, name: str, damaged: Mapping[str, Collection[str]], columns: list[str]
-) -> pa.Table:
-    paths = [shard.path for shard in snapshot.shards[name] if shard.path not in damaged.get(name, ())]
-    return lake.shard_dataset(name, paths).to_table(columns=columns)
 
 
 def _take_out(lake: Lake, name: str, damaged: Collection[str], units: Collection[str], prefix: str) -> None:
@@ -233,7 +191,7 @@ def _take_out(lake: Lake, name: str, damaged: Collection[str], units: Collection
     commit_changes(lake, table, prefix, decide)
 
 
-def _touched(snapshot: LakeSnapshot, name: str, damaged: Mapping[str, Collection[str]]) -> set[str]:
+def _touched(snapshot: LakeSnapshot, name: str, damaged: Damaged) -> set[str]:
     """Units at the two ends of each damaged shard: all that is known of what it held."""
     lost = [shard for shard in snapshot.shards[name] if shard.path in damaged.get(name, ())]
     return {unit for shard in lost for unit in (shard.low_unit, shard.high_unit)}

@@ -5,11 +5,14 @@ were killed, and shards that later commits replaced.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +22,7 @@ from lesionary.artifacts import file_sha256
 from lesionary.errors import ArtifactError
 from lesionary.lake import Lake, LakeSnapshot, shard_footer
 from lesionary.pixels import decode_slice, pixel_digest
-from lesionary.schema import TABLES
+from lesionary.schema import QUARANTINE, SERIES, SOURCE_TABLES, TABLES, UNITS
 from lesionary.shards import DIGEST_DIGITS, Shard, digest_in_name
 
 # Digesting waits for the disk or the object store more than for the processor.
@@ -29,6 +32,8 @@ _DEEP_BATCH_ROWS = 16
 # Files younger than this may belong to a writer that has not committed yet.
 DEFAULT_VACUUM_HOURS = 168.0
 
+Damaged = Mapping[str, Collection[str]]
+"""Table to the paths of its damaged shards."""
 Progress = Callable[[int, int], None]
 """Called with bytes checked so far and bytes to check."""
 
@@ -84,7 +89,7 @@ def verify(lake: Lake, *, deep: bool = False, progress: Progress | None = None) 
         name: TableTotals(len(shards), snapshot.rows(name), sum(shard.bytes for shard in shards))
         for name, shards in snapshot.shards.items()
     }
-    counts = {} if problems else _unit_sums(_read(lake, snapshot, "units", None))
+    counts = {} if problems else _unit_sums(whole_rows(lake, snapshot, "units", None))
     return VerifyReport(totals, counts, tuple(problems), decoded, damaged)
 
 
@@ -130,6 +135,56 @@ def damaged_shards(
     return found
 
 
+def incomplete_units(
+    lake: Lake, snapshot: LakeSnapshot, damaged: Damaged = MappingProxyType({}), *, of_one_ingest: bool = False
+) -> set[str]:
+    """Units that are listed and have not all their rows in the other tables, or too many.
+
+    Args:
+        lake: whose.
+        snapshot: of it.
+        damaged: table to shards that are looked past.
+        of_one_ingest: also those whose rows were written by another run than the one that listed them: a table that
+            was set back holds older rows, of two writers of one unit each may have won some tables.
+    """
+    columns = ["unit_id", "ingest_id", "slices", "lesions", "marks", "rows_quarantined", "files_quarantined"]
+    units = whole_rows(lake, snapshot, UNITS.name, columns, damaged).to_pylist()
+    found: set[str] = set()
+    for table in SOURCE_TABLES.values():
+        if table is UNITS:
+            continue
+        key = [table.unit_column, "ingest_id"]
+        rows = whole_rows(lake, snapshot, table.name, key, damaged)
+        counted = rows.group_by(key).aggregate([([], "count_all")]).to_pylist()
+        held = {(row[table.unit_column], row["ingest_id"]): int(row["count_all"]) for row in counted}
+        in_all: Counter[str] = Counter()
+        for (unit_id, _), rows_held in held.items():
+            in_all[unit_id] += rows_held
+        for unit in units:
+            wanted = _rows_due(unit, table.name)
+            own = held.get((unit["unit_id"], unit["ingest_id"]), 0)
+            if in_all[unit["unit_id"]] != wanted or (of_one_ingest and own != wanted):
+                found.add(unit["unit_id"])
+    return found
+
+
+def _rows_due(unit: Mapping[str, Any], table: str) -> int:
+    """How many rows a complete unit has in a table."""
+    if table == QUARANTINE.name:
+        return int(unit["rows_quarantined"] + unit["files_quarantined"])
+    if table == SERIES.name:
+        return int(unit["slices"] + unit["lesions"] > 0)
+    return int(unit[table])
+
+
+def whole_rows(
+    lake: Lake, snapshot: LakeSnapshot, name: str, columns: list[str] | None, damaged: Damaged = MappingProxyType({})
+) -> pa.Table:
+    """A table's rows, but for those in damaged shards."""
+    paths = [shard.path for shard in snapshot.shards[name] if shard.path not in damaged.get(name, ())]
+    return lake.shard_dataset(name, paths).to_table(columns=columns)
+
+
 def _check_shard(lake: Lake, work: tuple[str, Shard]) -> str | None:
     name, shard = work
     folder = lake.table_folder(name)
@@ -155,7 +210,7 @@ def _check_keys(lake: Lake, snapshot: LakeSnapshot) -> list[str]:
     for name, table in TABLES.items():
         if not table.key:
             continue
-        keys = _read(lake, snapshot, name, list(table.key))
+        keys = whole_rows(lake, snapshot, name, list(table.key))
         repeats = keys.num_rows - keys.group_by(list(table.key)).aggregate([]).num_rows
         if repeats:
             problems.append(f"{name}: {repeats} rows repeat the key ({', '.join(table.key)}) of another")
@@ -164,7 +219,7 @@ def _check_keys(lake: Lake, snapshot: LakeSnapshot) -> list[str]:
 
 def _check_counts(lake: Lake, snapshot: LakeSnapshot) -> list[str]:
     """Each unit's counts add up, and the other tables hold what `units` says."""
-    units = _read(lake, snapshot, "units", None)
+    units = whole_rows(lake, snapshot, "units", None)
     problems = []
     for kind in ("rows", "files"):
         parts = pc.add(pc.add(units[f"{kind}_accepted"], units[f"{kind}_flagged"]), units[f"{kind}_quarantined"])
@@ -180,6 +235,11 @@ def _check_counts(lake: Lake, snapshot: LakeSnapshot) -> list[str]:
                 f"{name}: {found} rows where the complete units name {wanted} "
                 "(an interrupted ingest leaves this; run it again)"
             )
+    if incomplete := incomplete_units(lake, snapshot):
+        problems.append(
+            f"units: {len(incomplete)} have not their own number of rows in the other tables, such as "
+            f"{min(incomplete)} (run `lesionary lake repair`, then the ingest again)"
+        )
     return problems
 
 
@@ -207,8 +267,3 @@ def _pixels_are(pixels: pa.BinaryScalar, digest: str) -> bool:
 def _unit_sums(units: pa.Table) -> dict[str, int]:
     names = [name for name in units.column_names if name.startswith(("rows_", "files_"))]
     return {name: int(pc.sum(units[name]).as_py() or 0) for name in names}
-
-
-def _read(lake: Lake, snapshot: LakeSnapshot, table: str, columns: list[str] | None) -> pa.Table:
-    paths = [shard.path for shard in snapshot.shards[table]]
-    return lake.shard_dataset(table, paths).to_table(columns=columns)

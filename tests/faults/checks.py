@@ -1,15 +1,14 @@
 """What must hold while a fault is there, after it, and at the end; a check gives sentences, none where it holds."""
 
 import re
-from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from faults.worlds import outcome_of, store_rows
 
 from lesionary.errors import LesionaryError
 from lesionary.lake import Lake
-from lesionary.schema import SOURCE_TABLES
-from lesionary.upkeep import vacuum, verify
+from lesionary.upkeep import incomplete_units, vacuum, verify
 
 _FULL = re.compile(r"no space left|disk is full|disk full", re.IGNORECASE)
 # A sentence of ours, and at most as many notes before it (a run that can be gone on with, a wait).
@@ -51,25 +50,17 @@ def units_are_complete(lake_folder):
     if not (lake_folder / "lake.json").exists():
         return []
     lake = Lake.open(str(lake_folder))
-    units = lake.read("units").to_pylist()
-    found = []
-    for name, table in SOURCE_TABLES.items():
-        if name in {"units", "series"}:
-            continue
-        rows = lake.read(name, columns=[table.unit_column, "ingest_id"]).to_pylist()
-        held = Counter((row[table.unit_column], row["ingest_id"]) for row in rows)
-        for unit in units:
-            wanted = unit[name] if name in unit else unit["rows_quarantined"] + unit["files_quarantined"]
-            if held[unit["unit_id"], unit["ingest_id"]] != wanted:
-                found.append(f"unit {unit['unit_id']} is listed without all its rows of {name}")
-    return found
+    units = sorted(incomplete_units(lake, lake.snapshot()))
+    return [f"listed without all their rows: {', '.join(units)}"] if units else []
 
 
-def ends_as_if_nothing_had_happened(folder, calm):
+def ends_as_if_nothing_had_happened(folder, calm, *, store_too=True):
     """The same content as the calm run's, a lake that is whole, and nothing left lying about."""
     lake = Lake.open(str(folder / "lake"))
     found = [f"verify: {problem}" for problem in verify(lake, deep=True).problems]
-    if difference := outcome_of(folder).differs_from(calm):
+    ended = outcome_of(folder)
+    ended = ended if store_too else replace(ended, store=calm.store)
+    if difference := ended.differs_from(calm):
         found.append(f"not the same: {difference}")
     vacuum(lake, dry_run=False, older_than_hours=0)
     return found + leftovers(lake)

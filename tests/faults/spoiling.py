@@ -120,12 +120,14 @@ def _repair(stage):
 
 
 def _everything_again(stage):
-    for words in (*stage.operation.recipe[:-1], rerun_words(stage.operation, stage.folder)):
+    for words in (*stage.operation.before, rerun_words(stage.operation, stage.folder)):
         done = stage.world.run(words, stage.folder)
         if done.code != 0 or done.has_traceback:
             stage.note([f"exit code {done.code}; it said {done.said[-500:]!r}"], f"{words[0]} again")
             return
-    stage.note(checks.ends_as_if_nothing_had_happened(stage.folder, stage.calm), "at the end")
+    # A sync on the way takes in more than it did the first time.
+    store_too = stage.operation.words[0] in {"sync", "match"}
+    stage.note(checks.ends_as_if_nothing_had_happened(stage.folder, stage.calm, store_too=store_too), "at the end")
 
 
 LYING = {

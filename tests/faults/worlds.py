@@ -54,12 +54,6 @@ class Operation:
     rival: tuple[str, ...] | None = None
     """What another person runs meanwhile; the same command unless given. It leaves the outcome as it is."""
 
-    @property
-    def recipe(self):
-        """The commands that bring everything back, on a lake that lacks some of it."""
-        commands = (*self.before, self.words)
-        return tuple(one for one in commands if one is not OLD or NEW not in commands)
-
 
 OPERATIONS = {
     one.name: one

@@ -17,7 +17,7 @@ from lesionary.commits import Batch, commit
 from lesionary.errors import LakeError, UsageError
 from lesionary.lake import Lake
 from lesionary.pixels import encode_slice, pixel_digest
-from lesionary.schema import SLICES, TABLES, UNITS
+from lesionary.schema import SERIES, SLICES, TABLES, UNITS
 from lesionary.shards import ShardWriter
 from lesionary.slices import SliceReader
 from lesionary.upkeep import vacuum, verify
@@ -62,6 +62,13 @@ def unit_rows(series_ids, count, ingest_id):
     return pa.Table.from_pylist(rows, schema=UNITS.schema)
 
 
+def series_rows(series_ids, ingest_id):
+    empty = {pa.string(): "", pa.int32(): 0, pa.float32(): 0.0}
+    needed = {field.name: empty.get(field.type, []) for field in SERIES.schema if not field.nullable}
+    rows = [needed | {"series_id": series_id, "ingest_id": ingest_id} for series_id in series_ids]
+    return pa.Table.from_pylist(rows, schema=SERIES.schema)
+
+
 def write_shard(lake, table, rows, prefix, scratch):
     with ShardWriter(table, lake.table_folder(table.name), prefix, scratch) as writer:
         writer.write(rows)
@@ -76,7 +83,11 @@ class Writer:
     scratch: object
 
     def batch(self, ingest_id, sequence, series_ids, count=3):
-        rows = {"slices": slice_rows(series_ids, count, ingest_id), "units": unit_rows(series_ids, count, ingest_id)}
+        rows = {
+            "slices": slice_rows(series_ids, count, ingest_id),
+            "series": series_rows(series_ids, ingest_id),
+            "units": unit_rows(series_ids, count, ingest_id),
+        }
         prefix = f"{ingest_id}-{sequence}"
         shards = {
             name: [write_shard(self.lake, TABLES[name], table, prefix, self.scratch)] for name, table in rows.items()
