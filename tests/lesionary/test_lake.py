@@ -326,6 +326,7 @@ def test_deep_verify_compares_every_slice_with_its_digest(lake, tmp_path):
     forged = rows.set_column(SLICES.column_names.index("pixel_digest"), SLICES.schema.field("pixel_digest"), digests)
     shards = {
         "slices": [write_shard(lake, SLICES, forged, "x", tmp_path)],
+        "series": [write_shard(lake, SERIES, series_rows(["s1"], "run-a"), "x", tmp_path)],
         "units": [write_shard(lake, UNITS, unit_rows(["s1"], 3, "run-a"), "x", tmp_path)],
     }
     commit(lake, Batch("run-a", 1, frozenset(["s1"]), shards))
@@ -360,7 +361,7 @@ def test_vacuum_removes_orphans_and_replaced_shards_but_nothing_live(lake, write
     assert young.removed == ()
     assert set(preview.removed) == set(done.removed)
     assert f"slices/{orphan.path}" in done.removed
-    assert len(done.removed) == 3  # the orphan, and the replaced shards of slices and units
+    assert len(done.removed) == 4  # the orphan, and the replaced shards of slices, series and units
     assert done.bytes > orphan.bytes
     assert verify(lake, deep=True).problems == ()
 
