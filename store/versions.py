@@ -16,22 +16,27 @@ import fcntl
 import json
 import os
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lesionary.artifacts import atomic_write_bytes
+from lesionary.artifacts import atomic_write_bytes, reason_of
 from lesionary.errors import InternalError, StoreError
 
 _VERSION = re.compile(r"v(\d{8})\.duckdb")
 DRAFT_SUFFIX = ".part"
+_LOCK_FILE = "lock"
 _ABANDONED_S = 3600.0
 _LOOK_AGAIN = 20
 _WAIT_S = 0.05
 # linux/fs.h: share the blocks of another file until one of the two changes; copies of any size in no time.
 _FICLONE = 0x40049409
+
+# Identities of the lock files that this process holds, by the store's path.
+_locks_held: dict[Path, tuple[int, int] | None] = {}
 
 Waiting = Callable[[], None]
 """Called once when another process is writing and we wait for it."""
@@ -111,19 +116,35 @@ def writing(path: Path, on_wait: Waiting | None = None) -> Iterator[None]:
     """
     _refuse_folder(path)
     folder = files_folder(path)
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as cause:
+            raise StoreError(
+                f"the store cannot be written ({reason_of(cause)})", where=path.name,
+                next_step="check your rights to its folder, or name another file with --store",
+            ) from cause  # fmt: skip
+        try:
+            _lock(descriptor, on_wait)
+            held = _identity(descriptor)
+            if held != _identity(folder / _LOCK_FILE):
+                continue  # removed while we waited for it: others would not see us behind it
+            _locks_held[path] = held
+            yield
+            return
+        finally:
+            _locks_held.pop(path, None)
+            os.close(descriptor)
+
+
+def _identity(file: int | Path) -> tuple[int, int] | None:
+    """Which file it is, whatever its name; None where there is none."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as cause:
-        raise StoreError(
-            f"the store cannot be written ({type(cause).__name__})", where=path.name,
-            next_step="check your rights to its folder, or name another file with --store",
-        ) from cause  # fmt: skip
-    try:
-        _lock(descriptor, on_wait)
-        yield
-    finally:
-        os.close(descriptor)
+        status = os.fstat(file) if isinstance(file, int) else file.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager
@@ -135,7 +156,8 @@ def draft_version(path: Path) -> Iterator[Draft]:
     folder = files_folder(path)
     _sweep_drafts(folder)
     number = 1 + max((number for number, _ in _versions(folder)), default=0)
-    draft = Draft(folder / f"v{number:08d}.duckdb{DRAFT_SUFFIX}", folder)
+    # A name of its own: should the lock be lost, no two writers work on one file.
+    draft = Draft(folder / f"v{number:08d}.duckdb.{secrets.token_hex(4)}{DRAFT_SUFFIX}", folder)
     try:
         if path.exists():
             _copy(path.resolve(), draft.file)
@@ -224,7 +246,7 @@ def _lock(descriptor: int, on_wait: Waiting | None) -> None:
 
 def _sweep_drafts(folder: Path) -> None:
     # Half-written lists of folders (`atomic_write_bytes`) begin with a dot.
-    for pattern in (f"v*{DRAFT_SUFFIX}*", f".v*{DRAFT_SUFFIX}"):
+    for pattern in (f"v*{DRAFT_SUFFIX}*", f".v*{DRAFT_SUFFIX}", f"link*{DRAFT_SUFFIX}"):
         for file in folder.glob(pattern):
             file.unlink(missing_ok=True)
 
@@ -241,17 +263,49 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _publish(path: Path, draft: Draft, number: int) -> None:
-    """Everything durable first, then the link: whoever follows it finds a whole version."""
+    """Everything durable first, then the link: whoever follows it finds a whole version.
+
+    Raises:
+        StoreError: somebody removed our lock, so another writer may have published in between.
+    """
     final = draft.folder / f"v{number:08d}.duckdb"
+    lost = StoreError(
+        "the store's lock was removed while a new version was being made; nothing was published",
+        where=path.name,
+        next_step="run the same command again, and leave the file `lock` alone",
+    )
+    if _identity(draft.folder / _LOCK_FILE) != _locks_held.get(path):
+        raise lost
+    try:
+        make_durable(draft.file)
+        _rename_to_new(draft.file, final)
+    except (FileNotFoundError, FileExistsError) as cause:
+        raise lost from cause
     atomic_write_bytes(_manifest(draft.folder, number), json.dumps(sorted(draft.vector_folders)).encode())
-    make_durable(draft.file)
-    draft.file.rename(final)
     make_durable(draft.folder)
-    link = draft.folder / f"link{DRAFT_SUFFIX}"
-    link.unlink(missing_ok=True)
+    link = draft.file.with_name(f"link.{secrets.token_hex(4)}{DRAFT_SUFFIX}")
     link.symlink_to(Path(draft.folder.name, final.name))
     link.rename(path)
     make_durable(path.parent)
+
+
+def _rename_to_new(file: Path, name: Path) -> None:
+    """Rename a file, unless there is one of that name.
+
+    Raises:
+        FileExistsError: there is.
+    """
+    try:
+        os.link(file, name)
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}:
+            raise
+        # No hard links here.
+        if name.exists():
+            raise FileExistsError(name) from error
+        file.rename(name)
+        return
+    file.unlink(missing_ok=True)
 
 
 def make_durable(place: Path) -> None:

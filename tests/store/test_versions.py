@@ -99,6 +99,24 @@ def test_link_to_nothing_is_named(tmp_path):
         read(path)
 
 
+def test_writer_whose_lock_was_removed_publishes_nothing(tmp_path):
+    path = tmp_path / "f.duckdb"
+    write(path, 1)
+
+    with (
+        pytest.raises(StoreError, match="the store's lock was removed .* run the same command again"),
+        open_writer(path) as connection,
+    ):
+        connection.execute("DELETE FROM lake_rows.lesions")
+        (files_folder(path) / "lock").unlink()
+        write(path, 2)
+
+    assert read(path) == (2, 2)
+    write(path, 3)
+    assert read(path) == (3, 3)
+    assert versions(path) == ["v00000003.duckdb"]
+
+
 def test_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "f.duckdb.files").write_text("in the way")
 
@@ -190,7 +208,14 @@ def test_two_writers_at_once_follow_each_other(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "left", ["v00000088.json", "v00000002.duckdb.part", "v00000002.duckdb.part.wal", ".v00000002.json.5262a2ea.part"]
+    "left",
+    [
+        "v00000088.json",
+        "v00000002.duckdb.5262a2ea.part",
+        "v00000002.duckdb.5262a2ea.part.wal",
+        "link.5262a2ea.part",
+        ".v00000002.json.5262a2ea.part",
+    ],
 )
 def test_whatever_a_killed_writer_was_at_is_removed_by_the_next_one(tmp_path, left):
     path = tmp_path / "f.duckdb"
