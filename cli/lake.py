@@ -114,7 +114,11 @@ def vacuum(
     lake: LakeOption = DEFAULT_LAKE,
     older_than_hours: Annotated[
         float,
-        typer.Option("--older-than-hours", min=0, help="Keep younger files: a running ingest may still commit them."),
+        typer.Option(
+            "--older-than-hours",
+            min=0,
+            help="Keep younger files: a running ingest may still commit them.",
+        ),
     ] = 168.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
     as_json: JsonOption = False,

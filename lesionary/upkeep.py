@@ -94,7 +94,7 @@ def verify(lake: Lake, *, deep: bool = False, progress: Progress | None = None) 
 
 
 def vacuum(lake: Lake, *, dry_run: bool, older_than_hours: float = DEFAULT_VACUUM_HOURS) -> VacuumReport:
-    """Remove files that no newest version names and that are older than `older_than_hours`.
+    """Remove files that no newest version names and that are older than `older_than_hours`; 0: however old they are.
 
     Older versions of the tables can no longer be read afterwards where a removed shard belonged to them.
     """
@@ -108,7 +108,9 @@ def vacuum(lake: Lake, *, dry_run: bool, older_than_hours: float = DEFAULT_VACUU
         live = {shard.path for shard in lake.shards(name)[1]}
         for info in infos:
             is_ours = info.type == fs.FileType.File and info.base_name.endswith((".parquet", ".part"))
-            if not is_ours or info.base_name in live or (info.mtime_ns or 0) / 1e9 > newest_s:
+            # A file may be from the future, after a clock was set right.
+            is_young = older_than_hours > 0 and (info.mtime_ns or 0) / 1e9 > newest_s
+            if not is_ours or info.base_name in live or is_young:
                 continue
             removed.append(f"{name}/{info.base_name}")
             freed += info.size or 0

@@ -60,10 +60,13 @@ def open_reader(path: Path, limits: QueryLimits | None = None) -> Iterator[duckd
     Raises:
         StoreError: the store is missing, damaged, or of another release.
     """
-    with hold_current(path) as file, contextlib.closing(_connect(file, path, limits or QueryLimits())) as connection:
+    with (
+        hold_current(path) as file,
+        contextlib.closing(_connect(file, path, limits or QueryLimits())) as connection,
+        _naming_the_store(path),
+    ):
         _require_current_schema(connection, path)
-        with _naming_the_store(path):
-            yield connection
+        yield connection
 
 
 @contextlib.contextmanager
@@ -118,7 +121,8 @@ def _naming_the_store(path: Path) -> Iterator[None]:
                 where=path.name,
                 next_step="make room or check your rights, and run it again; readers have the old version",
             ) from cause
-        if isinstance(cause, _DAMAGE):
+        # What cannot be put together again comes as the root of the engine's errors.
+        if isinstance(cause, _DAMAGE) or type(cause) is duckdb.Error:
             raise _damaged(path) from cause
         raise
 

@@ -353,6 +353,8 @@ def test_vacuum_removes_orphans_and_replaced_shards_but_nothing_live(lake, write
     writer.write("run-a", 1, ["s1"])
     writer.write("run-b", 1, ["s1"], count=4)
     orphan = write_shard(lake, SLICES, slice_rows(["s8"], 2, "x"), "x", tmp_path)
+    ahead = time.time() + 1e6  # a clock that was wrong
+    os.utime(lake.table_folder("slices").join(orphan.path), (ahead, ahead))
 
     preview = vacuum(lake, dry_run=True, older_than_hours=0)
     young = vacuum(lake, dry_run=False, older_than_hours=1)
