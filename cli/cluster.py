@@ -20,6 +20,7 @@ from pathlib import Path
 
 from lesionary.errors import UsageError
 from lesionary.provenance import package_root
+from lesionary.secret_files import make_secret
 
 _SESSION_PREFIX = "lsn-ray-"
 
@@ -84,6 +85,7 @@ def _require_listener(address: str) -> None:
 def _started_locally(folder: Path, workers: int) -> Iterator[None]:
     import ray
 
+    _keep_token_private()
     with contextlib.chdir(package_root()), _unheard(), _command_line_kept_back():
         ray.init(
             address="local",
@@ -98,6 +100,21 @@ def _started_locally(folder: Path, workers: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _keep_token_private() -> None:
+    """Make the token that a Ray of our own asks callers for, before Ray does: it would let everybody read it.
+
+    Its ports are open on all addresses of the machine, and whoever knows the token runs code as us.
+    """
+    if os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    # Where there is no home to write into, Ray says so itself.
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_secret(path)
+        path.chmod(0o600)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,6 @@ import hashlib
 import hmac
 import os
 import re
-import secrets
 import sqlite3
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +23,7 @@ from datetime import date
 from pathlib import Path
 
 from lesionary.errors import UsageError
+from lesionary.secret_files import SECRET_BYTES, make_secret
 
 # DICOM PS3.15 annex E: the profile and the options that the columns of the lake amount to.
 PROFILE: tuple[tuple[str, str], ...] = (
@@ -36,13 +36,12 @@ PROFILE: tuple[tuple[str, str], ...] = (
 )
 OLDEST_AGE_YEARS = 90.0
 
-_KEY_BYTES = 32
 _PSEUDONYM_BYTES = 10
 _PRIVATE_MODE = 0o600
 _DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})", re.ASCII)
 _AGE = re.compile(r"(\d{3})([DWMY])", re.ASCII)
 _YEARS_OF_UNIT: Mapping[str, float] = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
-_KEY_TEXT = re.compile(rf"[0-9a-f]{{{2 * _KEY_BYTES}}}")
+_KEY_TEXT = re.compile(rf"[0-9a-f]{{{2 * SECRET_BYTES}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ def load_key(path: Path) -> bytes:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _make_key(path)
+        make_secret(path)
         mode = stat.S_IMODE(path.stat().st_mode)
         text = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as cause:
@@ -107,23 +106,6 @@ def load_key(path: Path) -> bytes:
             "the file holds no key", where="--key-file", next_step="name another file, or a new one to be made"
         )
     return bytes.fromhex(text)
-
-
-def _make_key(path: Path) -> None:
-    """Write a new key unless the file is there; whoever comes second finds the first one's whole."""
-    if path.exists():
-        return
-    own = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_MODE), "w") as sink:
-        sink.write(secrets.token_hex(_KEY_BYTES) + "\n")
-        sink.flush()
-        os.fsync(sink.fileno())
-    try:
-        os.link(own, path)
-    except FileExistsError:
-        pass
-    finally:
-        own.unlink()
 
 
 def parse_date(text: str | None) -> date | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.cluster import ray_session
+from cli.cluster import _keep_token_private, ray_session
 from lesionary.errors import UsageError
 
 PROGRAM = "from cli.main import main; main()"
@@ -67,3 +67,58 @@ def test_cluster_that_does_not_answer_is_named():
         ray_session("127.0.0.1:1"),
     ):
         pass
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def test_token_of_our_own_ray_is_for_its_owner_alone(home):
+    token = home / ".ray" / "auth_token"
+
+    _keep_token_private()
+    made = token.read_text()
+    token.chmod(0o644)  # as Ray leaves it
+    _keep_token_private()
+
+    assert len(made.strip()) == 64
+    assert token.read_text() == made
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert (home / ".ray").stat().st_mode & 0o777 == 0o700
+
+
+def test_token_that_somebody_handed_in_is_left_alone(home, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
+
+    _keep_token_private()
+
+    assert not (home / ".ray").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_nobody_without_the_token_runs_code_on_our_own_ray(home):
+    program = (
+        "import os, subprocess, sys\n"
+        "from cli.cluster import ray_session\n"
+        "stranger = 'import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)'\n"
+        "with ray_session(workers=1):\n"
+        "    import ray\n"
+        "    address = ray.get_runtime_context().gcs_address\n"
+        "    environment = {**os.environ, 'RAY_AUTH_MODE': 'token', 'RAY_AUTH_TOKEN': '0' * 64}\n"
+        "    done = subprocess.run([sys.executable, '-c', stranger, address], env=environment, capture_output=True)\n"
+        "    assert done.returncode != 0\n"
+        "    assert b'InvalidAuthToken' in done.stderr, done.stderr\n"
+        "    del environment['RAY_AUTH_TOKEN']\n"
+        "    owner = subprocess.run([sys.executable, '-c', stranger, address], env=environment, capture_output=True)\n"
+        "    assert owner.returncode == 0, owner.stderr\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=170)
+
+    assert done.returncode == 0, done.stderr
+    assert (home / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
