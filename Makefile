@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench bench-check docs clean
+.PHONY: help demo test test-slow check bench bench-check audit docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -34,6 +34,10 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	@$(PIP_INSTALL) --editable '.[dev,train,bench]'
 	@touch $@
 
+$(VENV)/.installed-audit: $(VENV)/.installed-bench
+	@$(PIP_INSTALL) --editable '.[dev,train,bench,cluster,audit]'
+	@touch $@
+
 demo: $(VENV)/.installed-train ## phantom → ingest → sync → answers → training → embeddings → answers, in demo/
 	@LESIONARY=$(BIN)/lesionary bash docs/demo.sh
 
@@ -54,6 +58,10 @@ bench: $(VENV)/.installed-bench ## the benchmarks, ratios against peers in the s
 
 bench-check: $(VENV)/.installed-bench ## small benchmarks, their ratios against benchmarks/expected.json
 	@$(BIN)/python benchmarks/compare.py $(OPTIONS)
+
+audit: $(VENV)/.installed-audit ## pins, licences, bill of materials (build/bom.cdx.json), known vulnerabilities
+	@$(BIN)/python .ci/audit.py
+	@$(BIN)/python -m pytest -q tests/infra/test_audit.py
 
 docs: $(VENV)/.installed-dev ## regenerate docs/cli.md and docs/data-contract.md from the code
 	@$(BIN)/python docs/generate.py
