@@ -4,8 +4,9 @@
 
 One store of the release's size (32,735 lesions, a set of 1,024 values), made once and kept in a folder; files are in
 the page cache. `sql` and its peers answer the same question about the same lesions: `duckdb` from a database of its own
-(its engine is of another release than ours), `sqlite-utils` from an SQLite file. Commands take turns. Processor time
-counts user and system of the whole process. Also says which heavy packages a cold `similar` imports.
+(its engine is of another release than ours), `sqlite-utils` from an SQLite file. Commands take turns. Ratios are those
+of processor time, user and system of the whole process, which other work on the machine disturbs little. Also says
+which heavy packages a cold `similar` imports.
 """
 
 import argparse
@@ -75,9 +76,9 @@ def compare(store: Path, peers: Mapping[str, list[str]], rounds: int) -> None:
         if "similar" in name:
             report(name, f"{one.seconds:.2f} s", f"< {SIMILAR_SECONDS} s", holds=one.seconds < SIMILAR_SECONDS)
     for peer in (*peers, "duckdb in Python", "python -c pass"):
-        ratio(f"lesionary sql over {peer}", taken["lesionary sql"].seconds / taken[peer].seconds, better="lower")
+        ratio(f"lesionary sql over {peer}", taken["lesionary sql"].processor / taken[peer].processor, better="lower")
     for name in ("lesionary --help", "lesionary similar", "similar, 1,024 values"):
-        ratio(f"{name} over an empty Python", taken[name].seconds / taken["python -c pass"].seconds, better="lower")
+        ratio(f"{name} over an empty Python", taken[name].processor / taken["python -c pass"].processor, better="lower")
     imported = heavy_imports([*embedding, *_WHERE])
     report("heavy packages that similar imports", ", ".join(imported) or "none", "none", holds=not imported)
 

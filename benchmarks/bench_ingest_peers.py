@@ -52,7 +52,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with (
-        measured(parser, quick={"slices": 50, "rounds": 2}) as arguments,
+        measured(parser, quick={"slices": 100, "rounds": 1}) as arguments,
         tempfile.TemporaryDirectory(prefix="lesionary-bench-") as scratch,
     ):
         release = write_release((arguments.folder or Path(scratch)) / f"release-{arguments.slices}", arguments.slices)

@@ -181,7 +181,7 @@ def patches(lake: Lake, readers: Mapping[str, ReadSlices], kept: Path, reads: in
         add_loaders(ways, counts, name, data)
         same(source.pixels(rows[0]), data[0].numpy(), f"patches from {name}")
     data = monai_kept(planned, readers["PNG"], kept)
-    add_loaders(ways, counts, "MONAI, kept", data)
+    add_loaders(ways, counts, "kept by MONAI", data)
     same(source.pixels(rows[0]), data[0].numpy(), "MONAI's patches")
     tell("patches", in_turn(ways, rounds), counts, PATCHES_RATIO)
 
@@ -259,16 +259,20 @@ def one_pass(loader: DataLoader[torch.Tensor]) -> None:
 
 
 def tell(what: str, taken: Mapping[str, Taken], counts: Mapping[str, int], promised: float | None) -> None:
-    """Milliseconds of each way, and ours over each of them."""
-    ours = "ours" if "ours" in taken else "ours, 0 workers"
-    base = taken[ours].processor / counts[ours]
+    """Milliseconds of each way, and ours over each of them, with as many workers where ours has any."""
+    each = {name: one.processor / counts[name] for name, one in taken.items()}
     print(f"{what}: ms each, processor and clock")
     for name, one in taken.items():
-        print(f"  {name:<24} {one.processor / counts[name] * 1e3:8.3f} {one.seconds / counts[name] * 1e3:8.3f}")
-    for name, one in taken.items():
-        if not name.startswith("ours"):
-            limit = promised if name.startswith("PNG") else None
-            ratio(f"{what}, speed over {name}", one.processor / counts[name] / base, at_least=limit)
+        print(f"  {name:<24} {each[name] * 1e3:8.3f} {one.seconds / counts[name] * 1e3:8.3f}")
+    for name, spent in each.items():
+        peer, _, workers = name.partition(", ")
+        if peer != "ours":
+            limit = promised if peer == "PNG" else None
+            ratio(
+                f"{what}, speed over {name}",
+                spent / each["ours" if "ours" in each else f"ours, {workers}"],
+                at_least=limit,
+            )
 
 
 def same(ours: NDArray[np.int16], theirs: NDArray[np.int16], name: str) -> None:

@@ -12,7 +12,7 @@ take the same arrays, which the plain loop first turns into lists, and find ever
 with confidences, vanished. For 5 values the plain loop runs over all patients; for 1,024 over `--plain-patients` of
 them, and its time is scaled by the number of pairs of lesions within patients.
 
-Memory is the growth of the peak over the call, in a process of its own.
+Seconds are the processor's, of one thread. Memory is the growth of the peak over the call, in a process of its own.
 """
 
 import argparse
@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import numpy as np
 from match_oracle import match_plainly
 from measure import alone, measured, median, ratio, report
+from threadpoolctl import threadpool_limits
 
 from store.matching import Sightings, Thresholds, match
 
@@ -39,7 +40,8 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=4427)
     parser.add_argument("--lesions", type=int, default=32735)
     parser.add_argument("--plain-patients", type=int, default=400)
-    with measured(parser, quick={"rounds": 2, "patients": 600, "lesions": 4_400, "plain_patients": 60}) as arguments:
+    quick = {"rounds": 2, "patients": 600, "lesions": 4_400, "plain_patients": 60}
+    with measured(parser, quick) as arguments, threadpool_limits(1):
         for dimension, plain_patients in ((5, arguments.patients), (1024, arguments.plain_patients)):
             compare(dimension, arguments.patients, arguments.lesions, plain_patients, arguments.rounds)
 
@@ -105,9 +107,10 @@ def pairs(drawn: Sightings) -> int:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
+    """Of the processor: other work on the machine disturbs these little."""
+    started = time.process_time()
     work()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def growth_mb(dimension: int, patients: int, lesions: int) -> float:

@@ -14,7 +14,6 @@ import argparse
 import random
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +23,7 @@ import cv2
 import imagecodecs
 import pyarrow.parquet as pq
 from make_release import write_release
-from measure import measured, median, ratio
+from measure import in_turn, measured, ratio
 
 from etl.ingest import ingest
 from etl.planning import plan_sources
@@ -99,17 +98,12 @@ def compare(data: Path, lake: Lake, reads: int, rounds: int) -> None:
         "shard": from_shard,
         "reader": through_reader,
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - started)
-    print(f"{reads} random slices of 512 × 512 out of {len(paths)}, medians of {rounds} rounds")
-    base = median(seconds["png"])
-    for name, values in seconds.items():
-        print(f"  {name:<12} {median(values) / reads * 1e3:6.3f} ms a slice  {base / median(values):5.1f} × png")
-    shard, public = base / median(seconds["shard"]), base / median(seconds["reader"])
+    seconds = {name: one.processor for name, one in in_turn(ways, rounds).items()}
+    print(f"{reads} random slices of 512 × 512 out of {len(paths)}, processor time, medians of {rounds} rounds")
+    base = seconds["png"]
+    for name, value in seconds.items():
+        print(f"  {name:<12} {value / reads * 1e3:6.3f} ms a slice  {base / value:5.1f} × png")
+    shard, public = base / seconds["shard"], base / seconds["reader"]
     ratio("random slices from the lake over decoding the PNGs", shard, at_least=5)
     ratio("the same through the public reader", public, at_least=3)
     lake_bytes = sum(shard.bytes for shard in lake.shards("slices")[1])

@@ -8,7 +8,8 @@
   diameters and spacing out of its texts, and answers (`pandas_questions.py`);
 * warm: the store open (`ask`, under its time limit, read only), and the table in memory as pandas has it after that.
 
-Ways take turns. Every answer is compared with the other's.
+Ways take turns; ratios are those of processor time, which other work on the machine disturbs little. Every answer is
+compared with the other's.
 """
 
 import argparse
@@ -95,7 +96,7 @@ def warm(connection: duckdb.DuckDBPyConnection, table: str, rounds: int) -> None
         for way, one in taken.items():
             each, spent = one.seconds / _REPEATS * 1e3, one.processor / _REPEATS * 1e3
             print(f"warm, {name:<10} {way:<14} {each:7.2f} ms, processor {spent:7.2f} ms")
-        ratio(f"warm, {name}: speed over pandas", taken["pandas"].seconds / taken["ours"].seconds)
+        ratio(f"warm, {name}: speed over pandas", taken["pandas"].processor / taken["ours"].processor)
 
 
 def answer(connection: duckdb.DuckDBPyConnection, sql: str) -> Rows:
