@@ -4,8 +4,10 @@ Parquet, Arrow, DuckDB, gzip, zip, tar and PNG are opened and what they hold is 
 to be one of these and cannot be opened fails the search: what is not looked at is not known to be clean.
 """
 
+import contextlib
 import gzip
 import io
+import os
 import tarfile
 import zipfile
 import zlib
@@ -22,6 +24,7 @@ from privacy.needles import needles
 _PIECE_BYTES = 4 << 20
 _TABLE_BITS = 20
 _DEEPEST = 4
+_DAMAGED = (pa.ArrowInvalid, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError)
 
 
 @dataclass(frozen=True, order=True)
@@ -66,31 +69,44 @@ def _hashes(four: "Iterable[np.ndarray]") -> np.ndarray:
     return (word * np.uint32(2_654_435_761)) >> np.uint32(32 - _TABLE_BITS)
 
 
-def search_places(searcher: Searcher, places: Mapping[str, Path], leave_out: Iterable[Path] = ()) -> list[Found]:
-    """Every planted text in the files of some folders, in their names, and in where links point."""
+def search_places(
+    searcher: Searcher, places: Mapping[str, Path], leave_out: Iterable[Path] = (), *, damaged: bool = False
+) -> list[Found]:
+    """Every planted text in the files of some folders, in their names, and in where links point.
+
+    Args:
+        searcher: knows the texts.
+        places: label to folder.
+        leave_out: files that are not looked into.
+        damaged: what cannot be opened is looked through as it is; so are half-written files, which end in .part.
+    """
     left = {path.resolve() for path in leave_out}
     found: set[Found] = set()
     for label, folder in places.items():
         for path in sorted(folder.rglob("*")):
             name = f"{label}/{path.relative_to(folder)}"
             found |= {
-                Found(f"the name {name}", text) for text in searcher.search(str(path.relative_to(folder)).encode())
+                Found(f"the name {name}", text) for text in searcher.search(os.fsencode(path.relative_to(folder)))
             }
             if path.is_symlink():
-                found |= {Found(f"the link {name}", text) for text in searcher.search(str(path.readlink()).encode())}
+                found |= {Found(f"the link {name}", text) for text in searcher.search(os.fsencode(path.readlink()))}
             elif path.is_file() and path.resolve() not in left:
-                for layer, data in layers(name, path.read_bytes(), path):
+                half_written = damaged or path.suffix == ".part"
+                for layer, data in layers(name, path.read_bytes(), path, damaged=half_written):
                     found |= {Found(layer, text) for text in searcher.search(data)}
     return sorted(found)
 
 
-def layers(name: str, data: bytes, path: Path | None = None, depth: int = 0) -> Iterator[tuple[str, bytes]]:
+def layers(
+    name: str, data: bytes, path: Path | None = None, depth: int = 0, *, damaged: bool = False
+) -> Iterator[tuple[str, bytes]]:
     """A file's bytes, and those of everything packed in it, each with a label."""
     yield name, data
     if depth == _DEEPEST:
         return
-    for label, inner in _opened(name, data, path):
-        yield from layers(f"{name} → {label}", inner, None, depth + 1)
+    with contextlib.suppress(*(_DAMAGED if damaged else ())):
+        for label, inner in _opened(name, data, path):
+            yield from layers(f"{name} → {label}", inner, None, depth + 1, damaged=damaged)
 
 
 def _opened(name: str, data: bytes, path: Path | None) -> Iterator[tuple[str, bytes]]:
