@@ -5,6 +5,7 @@ because any text could be one.
 """
 
 import io
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -140,8 +141,7 @@ def _marks_in_dicom(sop_class: str | None, fields: Fields, encoding: Encoding, d
     if reader is not None:
         if encoding.syntax is None:
             raise RefusedError(Reason.TRANSFER_SYNTAX_MISSING)
-        dataset = pydicom.dcmread(io.BytesIO(data), force=True) if sop_class == _SEGMENTATION else fields.dataset
-        return reader(dataset)
+        return reader(_with_pixels(data) if sop_class == _SEGMENTATION else fields.dataset)
     if sop_class in _UNREAD_ANNOTATIONS:
         raise RefusedError(Reason.UNSUPPORTED_ANNOTATION, sop_class)
     if not sop_class.startswith(_STANDARD_ROOT):
@@ -149,6 +149,15 @@ def _marks_in_dicom(sop_class: str | None, fields: Fields, encoding: Encoding, d
         maker = next((root for root in _MAKERS if sop_class.startswith(f"{root}.")), "another maker's")
         raise RefusedError(Reason.UNSUPPORTED_ANNOTATION, f"private class of {maker}")
     raise RefusedError(Reason.NOT_CT)
+
+
+def _with_pixels(data: bytes) -> Dataset:
+    try:
+        return pydicom.dcmread(io.BytesIO(data), force=True)
+    except (RecursionError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 (pydicom raises whatever a broken element makes its converters raise)
+        raise RefusedError(Reason.DICOM_DAMAGED, type(error).__name__) from None
 
 
 def _marks_in_text(suffix: str, head: bytes, size: int, whole: Callable[[], bytes]) -> Report:
@@ -215,7 +224,10 @@ class EncodeSlice:
                 raise RefusedError(Reason.CODESTREAM_DAMAGED, "compressed pixels without fragments")
             value = self._tree.read(*file)[image.pixel_start :]
             frames = image.frame_count
-            self._frames = (file, list(generate_frames(value, number_of_frames=frames)))
+            try:
+                self._frames = (file, list(generate_frames(value, number_of_frames=frames)))
+            except (ValueError, EOFError, struct.error) as error:
+                raise RefusedError(Reason.CODESTREAM_DAMAGED, f"fragments: {type(error).__name__}") from None
         if number >= len(self._frames[1]):
             raise RefusedError(Reason.PIXELS_TRUNCATED, f"{len(self._frames[1])} frames")
         return self._frames[1][number]

@@ -201,7 +201,7 @@ def _file_section(config_file: Path | None, section: str) -> dict[str, object]:
         return {}
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as cause:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as cause:
         raise UsageError(
             f"the configuration file cannot be read: {cause}", where=path.name, next_step="see docs/cli.md"
         ) from cause
@@ -240,5 +240,8 @@ def _parse(text: str, hint: object, where: str) -> object:
 def _checked(value: object, hint: object, where: str) -> object:
     kind = _plain_type(hint)
     if type(value) is kind or (kind is float and type(value) is int) or (kind is tuple and type(value) is list):
-        return kind(value)
+        try:
+            return kind(value)
+        except OverflowError:
+            raise UsageError("the number is beyond any that can be computed with", where=where) from None
     raise UsageError(f"a value of type {kind.__name__} is needed, found {type(value).__name__}", where=where)

@@ -19,7 +19,7 @@ from defusedxml.ElementTree import ParseError, fromstring
 from etl.marks.aim_sr import GUESSED_PAIR_CONFIDENCE
 from etl.marks.codes import Concept, concept_of, known_code
 from etl.marks.measured_value import MAX_VALUE, Stated, unit_of_text
-from etl.marks.model import Axis, Mark, Point, Report, Shape
+from etl.marks.model import Axis, Mark, Point, Report, Shape, frame_from
 from etl.marks.report_items import bad_item
 from etl.marks.sr import with_stated
 from etl.quality import Flag, Quarantined, Reason, RefusedError
@@ -139,8 +139,7 @@ def _points(shape: "Element") -> tuple[tuple[str | None, int | None], list[Point
         corners.append((len(corners) if index is None else index, (x, y)))
         image = image or _uid(place, "imageReferenceUID")
         frame = frame or _whole(place, "referencedFrameNumber")
-    # Frame 0 is how writers say "no frames".
-    return (image, frame or None), [point for _, point in sorted(corners, key=lambda corner: corner[0])]
+    return (image, frame_from(frame)), [point for _, point in sorted(corners, key=lambda corner: corner[0])]
 
 
 def _calculations(annotation: "Element") -> Iterator[tuple[Concept, Stated]]:

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage
 
 from etl.marks.content_tree import ContentItem, items_of, numbers_of, text_of, uid_of
-from etl.marks.model import Axis, Mark, Point, Shape, SpacePoint
+from etl.marks.model import Axis, Mark, Point, Shape, SpacePoint, frame_from
 from etl.marks.report_items import bad_item
 from etl.quality import Flag
 
@@ -153,7 +153,7 @@ def with_axes(mark: Mark, place: Place, long_axis: Points, short_axis: Points | 
 def _frame_numbers(reference: Dataset) -> tuple[int | None, ...]:
     """Frames count from 1; AIM writes 0 for images that have no frames."""
     numbers = numbers_of(reference, "ReferencedFrameNumber") or ()
-    return tuple(int(number) for number in numbers if number >= 1) or (None,)
+    return tuple(frame for number in numbers if (frame := frame_from(number)) is not None) or (None,)
 
 
 def _axes_of(drawing: Drawing) -> tuple[Points, Points] | None:

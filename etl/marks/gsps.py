@@ -25,7 +25,7 @@ from itertools import combinations
 from pydicom.dataset import Dataset
 
 from etl.marks.content_tree import items_of, numbers_of, text_of, uid_of
-from etl.marks.model import Axis, Mark, Point, Report, Shape
+from etl.marks.model import Axis, Mark, Point, Report, Shape, frame_from
 from etl.marks.report_items import Reading, bad_item, report_of_items
 from etl.quality import Flag
 
@@ -224,8 +224,9 @@ def _images(annotation: Dataset) -> list[_Place]:
     for reference in items_of(annotation, "ReferencedImageSequence"):
         image = uid_of(reference, "ReferencedSOPInstanceUID")
         if image is not None:
-            frames = numbers_of(reference, "ReferencedFrameNumber") or ()
-            places += [(image, int(frame)) for frame in frames] or [(image, None)]
+            numbers = numbers_of(reference, "ReferencedFrameNumber") or ()
+            frames = [frame for number in numbers if (frame := frame_from(number)) is not None]
+            places += [(image, frame) for frame in frames] or [(image, None)]
     return places
 
 

@@ -15,6 +15,15 @@ Axis = tuple[Point, Point]
 SpacePoint = tuple[float, float, float]
 
 
+# More frames than any file can have; what is beyond fits no column.
+_MOST_FRAMES = (1 << 31) - 1
+
+
+def frame_from(number: float | None) -> int | None:
+    """A frame as a mark names it; None for 0, which some write for images without frames, and for what is none."""
+    return int(number) if number is not None and 1 <= number <= _MOST_FRAMES else None
+
+
 class Shape(StrEnum):
     """What the reader drew."""
 

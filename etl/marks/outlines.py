@@ -17,7 +17,7 @@ from pydicom.pixels.utils import unpack_bits
 
 from etl.marks.codes import code_of_item, known_code
 from etl.marks.content_tree import items_of, numbers_of, uid_of, value_of
-from etl.marks.model import Convention, Mark, Report, Shape, SpacePoint
+from etl.marks.model import Convention, Mark, Report, Shape, SpacePoint, frame_from
 from etl.marks.report_items import Reading, bad_item, report_of_items
 from etl.quality import Flag
 from lesionary.recist import measure_mask
@@ -63,7 +63,7 @@ def _structure(roi: Dataset, frame_of_reference: str | None, number: int) -> Mar
     image = uid_of(images[0], "ReferencedSOPInstanceUID") if len(images) == 1 else None
     if image is None and frame_of_reference is None:
         raise bad_item("neither an image nor a frame of reference")
-    frame = _integer(images[0], "ReferencedFrameNumber") if image else None
+    frame = frame_from(_integer(images[0], "ReferencedFrameNumber")) if image else None
     return Mark(
         "rtstruct", Shape.OUTLINE, number, image, frame, frame_of_reference, outline_mm=points, confidence=_CONFIDENCE
     )
@@ -168,7 +168,7 @@ def _segment(segment: Dataset, frames: _SegmentFrames, number: int) -> Mark:
 def _source_image(group: Dataset) -> tuple[str | None, int | None]:
     for derivation in items_of(group, "DerivationImageSequence"):
         for source in items_of(derivation, "SourceImageSequence"):
-            return uid_of(source, "ReferencedSOPInstanceUID"), _integer(source, "ReferencedFrameNumber")
+            return uid_of(source, "ReferencedSOPInstanceUID"), frame_from(_integer(source, "ReferencedFrameNumber"))
     return None, None
 
 

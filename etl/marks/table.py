@@ -25,7 +25,7 @@ from typing import cast
 
 from etl.marks.codes import known_code
 from etl.marks.measured_value import MAX_VALUE, unit_of_text
-from etl.marks.model import Axis, Convention, Mark, Report, Shape
+from etl.marks.model import Axis, Convention, Mark, Report, Shape, frame_from
 from etl.quality import Flag, Quarantined, Reason, RefusedError
 
 MAX_ROWS = 1_000_000
@@ -114,13 +114,12 @@ def _mark(row: _Row, number: int) -> Mark:
     if stated[0] is not None and unit is None:
         flags.add(Flag.UNIT_UNKNOWN)
     site, finding = (_code(row, name, flags) for name in ("finding_site", "finding"))
-    frame = _number(row, "frame_number")
     return Mark(
         source_format="table",
         shape=Shape.BIDIRECTIONAL if short_axis else Shape.LENGTH,
         item=number,
         image_uid=image,
-        frame_number=int(frame) if frame is not None and frame >= 1 else None,
+        frame_number=frame_from(_number(row, "frame_number")),
         long_axis=long_axis,
         short_axis=short_axis,
         convention=convention,
