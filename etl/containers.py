@@ -235,6 +235,19 @@ class _Window(io.RawIOBase):
         return len(part)
 
 
+class _Bounded:
+    """A tar's file as the library reads it: never asked for more bytes than there are, whatever a header claims."""
+
+    def __init__(self, file: IO[bytes], end: int) -> None:
+        self._file = file
+        self._end = end
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """At most what is left; a header may claim a terabyte, and memory for it would be taken before it is read."""
+        return self._file.read(max(0, min(size, self._end - self._file.tell())))
+
+
 class _OpenTar(OpenArchive):
     """A tar without compression: where its members lie in the file."""
 
@@ -244,7 +257,14 @@ class _OpenTar(OpenArchive):
         self._places: dict[str, tuple[int, int]] = {}
         end = file.seek(0, 2)
         file.seek(0)
-        with tarfile.open(fileobj=file, mode="r:") as tar:
+        try:
+            self._list(end, limits)
+        except RecursionError:
+            # The library calls itself for each long name that follows a long name.
+            raise tarfile.ReadError("headers upon headers") from None
+
+    def _list(self, end: int, limits: ArchiveLimits) -> None:
+        with tarfile.open(fileobj=cast("IO[bytes]", _Bounded(self._file, end)), mode="r:") as tar:
             for number, info in enumerate(_walk(tar)):
                 _refuse_crowds(number, limits)
                 if info.isdir():
@@ -279,7 +299,12 @@ class _OpenTar(OpenArchive):
 
 def _walk(tar: tarfile.TarFile) -> Iterable[tarfile.TarInfo]:
     """A tar's entries one by one; a damaged header in the middle is an error here, not an early end."""
+    place = -1
     while (info := tar.next()) is not None:
+        # A size below nothing leads back to where the walk came from, for ever.
+        if info.size < 0 or info.offset_data <= place:
+            raise tarfile.ReadError("an entry leads backwards")
+        place = info.offset_data
         # The library keeps every entry it has seen.
         tar.members = []  # type: ignore[attr-defined]
         yield info
