@@ -76,7 +76,9 @@ def prepare(
         console.be_quiet()
     if debug:
         os.environ[_DEBUG] = "1"
-    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_WithoutCredentials("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
 
 
 app.command("ingest")(ingest.ingest)
@@ -118,9 +120,11 @@ def main() -> None:
         raise
     except Exception as error:
         if os.environ.get(_DEBUG):
-            raise
+            logging.getLogger(__name__).exception("unexpected")
         if (refusal := _refusal_of(error)) is not None:
             _leave(f"{refusal}; make room or check your rights, and run the same command again", 2)
+        if isinstance(error, OSError):
+            _leave_to_the_store(error)
         _leave(f"unexpected {type(error).__name__}; run again as `lesionary --debug …` to see where", 1)
 
 
@@ -130,6 +134,23 @@ def _refusal_of(error: Exception) -> str | None:
 
     refusal, place = refusal_of(error), getattr(error, "filename", None)
     return f"{place}: {refusal}" if refusal and place else refusal
+
+
+def _leave_to_the_store(error: OSError) -> None:
+    """An object store's failure is nobody's mistake, but not an unexpected one either."""
+    from lesionary.object_stores import is_of_a_store, trouble
+
+    if is_of_a_store(error):
+        _leave(f"object store: {trouble(error)}; check it and run the same command again: what is there is kept", 2)
+
+
+class _WithoutCredentials(logging.Formatter):
+    """Messages and tracebacks with the environment's credentials blotted out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from lesionary.object_stores import without_credentials
+
+        return without_credentials(super().format(record))
 
 
 def _leave(sentence: str, code: int) -> None:

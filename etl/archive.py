@@ -29,6 +29,7 @@ from etl.containers import (
 from etl.quality import Quarantined, Reason, RefusedError
 from lesionary.errors import SourceError
 from lesionary.locations import Location, open_location
+from lesionary.object_stores import is_of_a_store, trouble
 
 # An open archive holds its directory (some 20 MB for one of the release's 56).
 _MAX_OPEN_ARCHIVES = 3
@@ -84,7 +85,7 @@ class SourceTree:
                 info = location.filesystem.get_file_info(location.path)
             except OSError as cause:
                 raise SourceError(
-                    f"the source cannot be looked at ({type(cause).__name__})",
+                    f"the source cannot be looked at ({trouble(cause)})",
                     where=source,
                     next_step="check the address and your rights to it",
                 ) from cause
@@ -141,6 +142,7 @@ class SourceTree:
             with _sequential(place.location, name) as stream:
                 return read_at_most(stream, size)
         except OSError as error:
+            _require_it_is_the_file(place.location, error)
             raise RefusedError(Reason.FILE_UNREADABLE, type(error).__name__) from None
 
     def read_range(self, container: int, name: str, start: int, size: int) -> bytes:
@@ -157,6 +159,7 @@ class SourceTree:
                 stream.seek(start)
                 return read_at_most(stream, size)
         except OSError as error:
+            _require_it_is_the_file(place.location, error)
             raise RefusedError(Reason.FILE_UNREADABLE, type(error).__name__) from None
 
     def _local_entries(self, number: int, root: Location) -> Iterator[Member | Quarantined]:
@@ -197,7 +200,7 @@ class SourceTree:
             )
         except OSError as cause:
             raise SourceError(
-                f"the source cannot be listed ({type(cause).__name__})",
+                f"the source cannot be listed ({trouble(cause)})",
                 where=root.url,
                 next_step="check the connection and your rights to it, then run the same command again",
             ) from cause
@@ -223,6 +226,7 @@ class SourceTree:
             yield Quarantined("file", label, refusal.reason, refusal.detail)
             return
         except (*ARCHIVE_ERRORS, OSError) as error:
+            _require_it_is_the_file(container.location, error)
             yield Quarantined("file", label, Reason.ARCHIVE_DAMAGED, type(error).__name__)
             return
         for entry in members:
@@ -268,6 +272,23 @@ def safe_label(name: str, container: int) -> str:
     """What may be said of a name that could hold anything: its container, and its suffix if that is a usual one."""
     suffix = PurePosixPath(name.replace("\\", "/")).suffix.lower()
     return f"a {suffix if suffix in _USUAL_SUFFIXES else 'nameless'} file of container #{container}"
+
+
+def _require_it_is_the_file(location: Location, error: Exception) -> None:
+    """Only a file's own fault may end in the quarantine; a store that fails ends the run, which goes on from there.
+
+    Raises:
+        SourceError: it is the object store.
+    """
+    if isinstance(error, SourceError):
+        raise error
+    if location.is_local or isinstance(error, FileNotFoundError) or not is_of_a_store(error):
+        return
+    raise SourceError(
+        f"the source cannot be read any more ({trouble(error)})",
+        where=location.url,
+        next_step="run the same command again when the store answers; what was committed is kept",
+    ) from None
 
 
 def _below(root: Location, name: str) -> Location:

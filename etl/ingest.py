@@ -25,6 +25,7 @@ from lesionary import __version__
 from lesionary.commits import Batch, commit
 from lesionary.identifiers import new_ingest_id
 from lesionary.lake import Lake
+from lesionary.object_stores import write_object
 from lesionary.provenance import code_fingerprint
 from lesionary.schema import SLICES, SOURCE_TABLES
 from lesionary.settings import IngestSettings
@@ -258,5 +259,5 @@ def _save_record(lake: Lake, summary: IngestSummary, plan: Plan, settings: Mappi
         record["deidentification"] = {"profile": profile, "key_id": plan.key_id}
     location = lake.location
     location.filesystem.create_dir(location.join(_RECORDS_FOLDER), recursive=True)
-    with location.filesystem.open_output_stream(location.join(_RECORDS_FOLDER, f"{summary.ingest_id}.json")) as sink:
-        sink.write((json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
+    content = (json.dumps(record, indent=2, sort_keys=True) + "\n").encode()
+    write_object(location.filesystem, location.join(_RECORDS_FOLDER, f"{summary.ingest_id}.json"), content)

@@ -18,6 +18,7 @@ from typing import BinaryIO
 from etl.quality import RefusedError
 from etl.supervision import FOLLOWS, LENGTH, NEW_WORK, PLACE, SLOT_BYTES, SLOTS, call_in_child
 from lesionary.core_dumps import forbid_core_dumps
+from lesionary.errors import SourceError
 
 _GRACE = 2.0
 
@@ -52,7 +53,7 @@ def _prepare() -> None:
 def _answer(handler: Callable[[object], object], request: object) -> bytes:
     try:
         return pickle.dumps(call_in_child(handler, request))
-    except RefusedError as refusal:
+    except (RefusedError, SourceError) as refusal:
         return pickle.dumps(refusal)
 
 

@@ -26,7 +26,7 @@ from functools import cache
 from typing import IO, Generic, Protocol, TypeVar, cast
 
 from etl.quality import Reason, RefusedError
-from lesionary.errors import InternalError
+from lesionary.errors import InternalError, SourceError
 
 # A message to the child is the place of a request in its list of work, or this, followed by a length and new work.
 PLACE = struct.Struct("<I")
@@ -99,6 +99,7 @@ class Child:
 
         Raises:
             InternalError: no child can be started.
+            SourceError: the object store that the requests are about fails.
         """
         with self._lock:
             yield from _Conversation(self, handler, requests).answers()
@@ -241,7 +242,10 @@ class _Conversation(Generic[Request, Answer]):
 
     def _answer_to(self, place: int) -> Answer | RefusedError:
         try:
-            return cast("Answer | RefusedError", self._child.receive(place))
+            answer = self._child.receive(place)
+            if isinstance(answer, SourceError):
+                raise answer
+            return cast("Answer | RefusedError", answer)
         except _ChildGoneError as gone:
             self._child.stop()
             # The one it was busy with is not tried again.
@@ -274,10 +278,11 @@ def call_in_child(handler: Callable[[Request], Answer], request: Request) -> Ans
 
     Raises:
         RefusedError: whatever went wrong.
+        SourceError: the object store failed, which is no fault of the file's.
     """
     try:
         return handler(request)
-    except RefusedError:
+    except (RefusedError, SourceError):
         raise
     except MemoryError:
         raise RefusedError(Reason.CHILD_MEMORY) from None

@@ -30,6 +30,7 @@ from lesionary.artifacts import atomic_file
 from lesionary.errors import ArtifactError, InternalError, UnwritableError
 from lesionary.lake import Lake
 from lesionary.locations import Location, open_location
+from lesionary.object_stores import whole_object
 
 RECORD_FILE = "cache.json"
 _CACHE_FOLDER = "cache"
@@ -317,7 +318,7 @@ def _whole_file(folder: Location, name: str) -> Iterator[BinaryIO]:
         return
     try:
         folder.filesystem.create_dir(folder.path, recursive=True)
-        with folder.filesystem.open_output_stream(folder.join(name)) as sink:
+        with whole_object(folder.filesystem, folder.join(name)) as sink:
             yield sink
     except OSError as cause:
         raise UnwritableError(

@@ -7,6 +7,7 @@ last. What follows from that:
 * killed between two tables: the batch's units are not in `units`, the next run does them again, and its commit
   replaces the half that had arrived. Nothing is lost, nothing stands twice;
 * the same batch committed again (a retry after an unclear answer): the transaction id is found and skipped;
+* committed, but the answer was lost on the way: the next look at the log finds the transaction, as above;
 * two writers at once: every commit carries the same application id, so Delta refuses the second of two commits that
   were prepared against one version; it reloads, looks again for rows to replace, and retries.
 
@@ -16,7 +17,6 @@ another writer has made in between.
 """
 
 import bisect
-import random
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,19 +26,20 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction, Transaction
 
 from lesionary.columns import Table
-from lesionary.errors import CommitConflictError
+from lesionary.errors import CommitConflictError, LakeError
 from lesionary.lake import Lake, live_shards
+from lesionary.object_stores import may_pass, pause, trouble
 from lesionary.schema import RESULT_TABLES, SOURCE_TABLES, TABLES
 from lesionary.shards import Shard, ShardWriter, make_durable
 
 # Shared by every commit, so that two commits prepared against one version can never both succeed.
 _WRITERS_LOCK = "lesionary-writers"
 _MAX_ATTEMPTS = 40
-_LONGEST_PAUSE_S = 2.0
+_MOST_UNCLEAR = 8
 
 # Slices weigh some 200 kB each: this keeps a rewrite below 100 MB of memory.
 _REWRITE_ROWS = 256
@@ -102,6 +103,7 @@ def commit_changes(lake: Lake, table: Table, ingest_id: str, decide: Callable[[D
 
 
 def _commit_table(lake: Lake, table: Table, batch: Batch, decide: Callable[[DeltaTable], Change] | None = None) -> None:
+    unclear = 0
     for attempt in range(_MAX_ATTEMPTS):
         delta = lake.delta(table.name)
         if (delta.transaction_version(batch.ingest_id) or 0) >= batch.sequence:
@@ -113,8 +115,17 @@ def _commit_table(lake: Lake, table: Table, batch: Batch, decide: Callable[[Delt
         try:
             _write_transaction(delta, table, batch, change)
         except CommitFailedError:
-            # Full jitter: writers that collided must not collide again in step.
-            time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.02 * 2**attempt)))  # noqa: S311
+            pause(attempt)
+        except (DeltaError, OSError) as cause:
+            # No answer, or a bad one: the store may have done it all the same. The next look at the log tells.
+            unclear += 1
+            if lake.location.is_local or unclear >= _MOST_UNCLEAR or not may_pass(cause):
+                raise LakeError(
+                    f"table {table.name} cannot be written ({trouble(cause)})",
+                    where=lake.url,
+                    next_step="run the same command again; what was committed is kept",
+                ) from cause
+            pause(attempt)
         else:
             return
     raise CommitConflictError(

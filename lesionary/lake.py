@@ -10,11 +10,11 @@ of `schema.TABLES`, so a unit listed in `units` has all its rows in the other ta
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,10 +25,11 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.schema import Field
 from pyarrow import fs
 
-from lesionary.artifacts import atomic_write_bytes, reason_of
+from lesionary.artifacts import atomic_write_bytes
 from lesionary.columns import Table
 from lesionary.errors import LakeError, LesionaryError, UsageError
 from lesionary.locations import Location, open_location
+from lesionary.object_stores import delta_options, persistently, read_object, trouble, write_object
 from lesionary.schema import LAKE_FORMAT_VERSION, RESULT_TABLES, SOURCE_TABLES, TABLES
 from lesionary.shards import Shard
 
@@ -37,6 +38,8 @@ _TABLES_FOLDER = "tables"
 
 # Version of a table that nothing was written to yet.
 NO_VERSION = -1
+
+Answer = TypeVar("Answer")
 
 # The log keeps every version until somebody vacuums: a model card may name a version years later.
 _LOG_RETENTION = "interval 36500 days"
@@ -131,19 +134,16 @@ class Lake:
         Raises:
             LakeError: the table or the version is missing or unreadable.
         """
-        try:
-            return DeltaTable(self.table_folder(table).url, version=version)
-        except (TableNotFoundError, DeltaError, OSError) as cause:
-            raise self._unreadable(table, version) from cause
+        return self._asked(table, version, lambda: DeltaTable(self._table_url(table), version, self._options()))
 
     def has_table(self, table: str) -> bool:
         """Whether the table is there. Tables of the source are, in any lake; tables of results come with the first."""
-        return table not in RESULT_TABLES or DeltaTable.is_deltatable(self.table_folder(table).url)
+        return table not in RESULT_TABLES or self._is_made(table)
 
     def make_table(self, table: str) -> None:
         """Make a table where the lake has none yet; one of an older release gets the columns of today."""
         declared = known_table(table)
-        if not DeltaTable.is_deltatable(self.table_folder(table).url):
+        if not self._is_made(table):
             self._create_table(declared)
         else:
             self._add_columns(declared)
@@ -153,16 +153,13 @@ class Lake:
         if version is None and not self.has_table(table):
             return NO_VERSION, ()
         delta = self.delta(table, version)
-        try:
-            return int(delta.version()), live_shards(delta, known_table(table))
-        except (DeltaError, pa.ArrowException, KeyError) as cause:
-            # Some of what a log says is looked at only now.
-            raise self._unreadable(table, version) from cause
+        # Some of what a log says is looked at only now.
+        return int(delta.version()), self._asked(table, version, lambda: live_shards(delta, known_table(table)))
 
     def committed_at(self, table: str, version: int) -> datetime:
         """When a version of a table was committed."""
         # The log may have grown past the version that was asked for.
-        entry = next(one for one in self.delta(table, version).history() if one["version"] == version)
+        entry = next(one for one in self._log(table, version) if one["version"] == version)
         return datetime.fromtimestamp(int(entry["timestamp"]) / 1000, UTC)
 
     def snapshot(self) -> LakeSnapshot:
@@ -219,9 +216,36 @@ class Lake:
             )
             for name in TABLES
             if self.has_table(name)
-            for entry in self.delta(name).history()
+            for entry in self._log(name)
         ]
         return sorted(records, key=lambda record: (record.timestamp, record.version), reverse=True)
+
+    def _log(self, table: str, version: int | None = None) -> list[dict[str, Any]]:
+        delta = self.delta(table, version)
+        return self._asked(table, version, delta.history)
+
+    def _is_made(self, table: str) -> bool:
+        return self._asked(table, None, lambda: DeltaTable.is_deltatable(self._table_url(table), self._options()))
+
+    def _table_url(self, table: str) -> str:
+        return self.table_folder(table).url
+
+    def _options(self) -> dict[str, str]:
+        return delta_options(self.location.filesystem)
+
+    def _asked(self, table: str, version: int | None, question: Callable[[], Answer]) -> Answer:
+        """What a table's log answers, asked again where an object store fails in passing."""
+        try:
+            return persistently(self.location.filesystem, question)
+        except (DeltaError, pa.ArrowException, OSError, KeyError) as cause:
+            raise self._unreadable(table, version, cause) from cause
+
+    def _unwritable(self, what: str, cause: Exception) -> LakeError:
+        return LakeError(
+            f"{what} cannot be made ({trouble(cause)})",
+            where=self.url,
+            next_step="check that the place exists and that you may write there",
+        )
 
     def _collect(
         self, table: str, shard_paths: Sequence[str], columns: Sequence[str] | None, where: pc.Expression | None
@@ -258,41 +282,43 @@ class Lake:
             raise
         except (OSError, DeltaError) as cause:
             raise LakeError(
-                f"the lake cannot be written ({reason_of(cause)})",
+                f"the lake cannot be written ({trouble(cause)})",
                 where=self.url,
                 next_step="check its space and your rights to it; what was committed is kept, so run the same again",
             ) from cause
 
     def _write_marker(self, content: bytes) -> None:
+        place = self.location.join(MARKER_FILE)
         if self.location.is_local:
             # Half of it would be no lake, and not nothing either.
-            atomic_write_bytes(Path(self.location.join(MARKER_FILE)), content)
-            return
-        with self.location.filesystem.open_output_stream(self.location.join(MARKER_FILE)) as sink:
-            sink.write(content)
+            atomic_write_bytes(Path(place), content)
+        else:
+            write_object(self.location.filesystem, place, content)
 
-    def _unreadable(self, table: str, version: int | None) -> LakeError:
+    def _unreadable(self, table: str, version: int | None, cause: Exception) -> LakeError:
+        # A local log's own reason is a path and a number; a store's says whose fault it is.
+        reason = "" if self.location.is_local or isinstance(cause, TableNotFoundError) else f" ({trouble(cause)})"
         if version is None:
             return LakeError(
-                f"the log of table {table} cannot be read",
+                f"the log of table {table} cannot be read{reason}",
                 where=self.url,
                 next_step="check your rights to it; if it is damaged, run `lesionary lake repair`",
             )
         return LakeError(
-            f"version {version} of table {table} cannot be read",
+            f"version {version} of table {table} cannot be read{reason}",
             where=self.url,
             next_step="see `lesionary lake history`",
         )
 
     def _read_marker(self) -> dict[str, object] | None:
+        system = self.location.filesystem
         try:
-            with self.location.filesystem.open_input_stream(self.location.join(MARKER_FILE)) as stream:
-                marker = json.loads(stream.read())
+            marker = json.loads(persistently(system, lambda: read_object(system, self.location.join(MARKER_FILE))))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as cause:
             raise LakeError(
-                f"the lake's {MARKER_FILE} cannot be read ({type(cause).__name__})",
+                f"the lake's {MARKER_FILE} cannot be read ({trouble(cause)})",
                 where=self.url,
                 next_step="check the place and your rights to it",
             ) from cause
@@ -327,27 +353,28 @@ class Lake:
             # Another writer may have done it in between.
             if _lacking(self.delta(table.name), table):
                 raise LakeError(
-                    f"table {table.name} cannot get its new columns ({reason_of(cause)})",
+                    f"table {table.name} cannot get its new columns ({trouble(cause)})",
                     where=self.url,
                     next_step="run the same command again, or check your rights to the place",
                 ) from cause
 
     def _create_table(self, table: Table) -> None:
-        try:
+        def create() -> None:
             DeltaTable.create(
-                self.table_folder(table.name).url,
+                self._table_url(table.name),
                 schema=table.schema,
                 mode="ignore",
                 name=table.name,
                 description=table.meaning,
                 configuration={"delta.logRetentionDuration": _LOG_RETENTION},
+                storage_options=self._options(),
             )
+
+        try:
+            # Somebody else, or a lost answer of ours, may have made it meanwhile: then the next try ignores it.
+            persistently(self.location.filesystem, create)
         except (DeltaError, OSError) as cause:
-            raise LakeError(
-                f"table {table.name} cannot be made ({reason_of(cause)})",
-                where=self.url,
-                next_step="check that the place exists and that you may write there",
-            ) from cause
+            raise self._unwritable(f"table {table.name}", cause) from cause
 
 
 def _lacking(delta: DeltaTable, table: Table) -> list[Field]:

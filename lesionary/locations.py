@@ -1,16 +1,19 @@
 """Where things lie: a local folder or an object-store URL, opened through pyarrow's file systems.
 
 Credentials and endpoints come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …), which `deltalake`
-and pyarrow both read; they never appear in a URL, a setting or a message.
+and pyarrow both read; they never appear in a URL, a setting or a message. How long to wait and how often to try again
+is decided in `lesionary/object_stores.py`.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyarrow import fs
 
 from lesionary.errors import UsageError
+from lesionary.object_stores import patient_s3
 
 _URL = re.compile(r"^(?P<scheme>[a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 
@@ -29,6 +32,10 @@ class Location:
     def is_local(self) -> bool:
         """Whether the place is on this machine's disks."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    def __reduce__(self) -> tuple[Callable[..., "Location"], tuple[str, fs.FileSystem, str]]:
+        """Patience does not travel with pyarrow's file systems: whoever gets the place applies its own."""
+        return _arrived, (self.url, self.filesystem, self.path)
 
     def join(self, *parts: str) -> str:
         """A path below this place, as `filesystem` names it."""
@@ -65,4 +72,10 @@ def open_location(text: str) -> Location:
             where=f"{match['scheme']}://…",
             next_step="check the address and the credentials in the environment, or give a folder",
         ) from cause
-    return Location(text.rstrip("/"), filesystem, path.rstrip("/"))
+    return _arrived(text.rstrip("/"), filesystem, path.rstrip("/"))
+
+
+def _arrived(url: str, filesystem: fs.FileSystem, path: str) -> Location:
+    if isinstance(filesystem, fs.S3FileSystem):
+        filesystem = patient_s3(filesystem)
+    return Location(url, filesystem, path)

@@ -34,6 +34,7 @@ from lesionary.artifacts import atomic_write_bytes
 from lesionary.errors import ArtifactError, LakeError, UsageError
 from lesionary.lake import Lake
 from lesionary.locations import Location
+from lesionary.object_stores import write_object
 from lesionary.provenance import code_fingerprint
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -344,8 +345,7 @@ def _write(lake: Lake, place: tuple[str, ...], content: bytes) -> None:
         return
     # Object stores have no folders, and show an object once it is whole; other file systems need the folder first.
     lake.location.filesystem.create_dir(_path(lake, *place[:-1]), recursive=True)
-    with lake.location.filesystem.open_output_stream(path) as sink:
-        sink.write(content)
+    write_object(lake.location.filesystem, path, content)
 
 
 def _folders(lake: Lake) -> list[str]:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from lesionary.columns import Table
 from lesionary.errors import InternalError
 from lesionary.locations import Location
+from lesionary.object_stores import persistently, whole_object
 
 # Reading a slice maps its row group and decodes one value: 2, 4 and 8 read alike, 1 is slower and doubles the footer,
 # and the fewer groups the less there is to write.
@@ -190,6 +191,9 @@ def _is_heavy(table: Table) -> bool:
 
 
 def _upload(source: Path, folder: Location, name: str) -> None:
-    with source.open("rb") as stream, folder.filesystem.open_output_stream(folder.join(name)) as sink:
-        while block := stream.read(_UPLOAD_BYTES):
-            sink.write(block)
+    def upload() -> None:
+        with source.open("rb") as stream, whole_object(folder.filesystem, folder.join(name)) as sink:
+            while block := stream.read(_UPLOAD_BYTES):
+                sink.write(block)
+
+    persistently(folder.filesystem, upload)

@@ -30,6 +30,7 @@ from pyarrow import fs
 from lesionary.artifacts import atomic_write_bytes
 from lesionary.errors import ArtifactError, InternalError, LesionaryError, UnwritableError, UsageError
 from lesionary.locations import Location
+from lesionary.object_stores import whole_object, write_object
 from lesionary.provenance import code_fingerprint
 
 _RECORD, _DRIVER, _RESULT, _LOCK = "run.json", "driver.json", "result.json", ".lock"
@@ -302,7 +303,7 @@ class Run:
         self._delete_folder(target)
         system.create_dir(target, recursive=True)
         for path in (path for path in folder.iterdir() if path.is_file()):
-            with path.open("rb") as source, system.open_output_stream(f"{target}/{path.name}") as sink:
+            with path.open("rb") as source, whole_object(system, f"{target}/{path.name}") as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)
 
     def _delete_folder(self, path: str) -> None:
@@ -338,8 +339,7 @@ class Run:
                 return
             # An object store shows a file once it is whole; other file systems need the folder first.
             system.create_dir(target.rpartition("/")[0], recursive=True)
-            with system.open_output_stream(target) as sink:
-                sink.write(content)
+            write_object(system, target, content)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
