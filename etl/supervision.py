@@ -205,6 +205,7 @@ class _Conversation(Generic[Request, Answer]):
         work = pickle.dumps((handler, tuple(requests)))
         self._work = PLACE.pack(NEW_WORK) + LENGTH.pack(len(work)) + work
         self._sent = self._answered = 0
+        self._tried_again: int | None = None
 
     def answers(self) -> Iterator[tuple[Request, Answer | RefusedError]]:
         """Every request with its answer."""
@@ -248,6 +249,11 @@ class _Conversation(Generic[Request, Answer]):
             return cast("Answer | RefusedError", answer)
         except _ChildGoneError as gone:
             self._child.stop()
+            if gone.detail == signal.SIGKILL.name and place != self._tried_again:
+                # No file does that by itself: its limits end otherwise. Somebody killed the child, or the machine did.
+                self._tried_again = place
+                self._begin()
+                return self._answer_to(place)
             # The one it was busy with is not tried again.
             self._answered += 1
             self._begin()

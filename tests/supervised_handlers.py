@@ -1,7 +1,9 @@
 """Handlers for tests of the supervisor: importable by the child by name."""
 
 import os
+import signal
 import time
+from pathlib import Path
 
 from etl.quality import Reason, RefusedError
 
@@ -9,6 +11,14 @@ from etl.quality import Reason, RefusedError
 def troublesome(request):
     """Does to its process what the request says."""
     match request:
+        case ("killed", remembered, times):
+            # By somebody else, as far as the keeper can tell.
+            with Path(remembered).open("a+") as file:
+                file.seek(0)
+                if len(file.read()) < times:
+                    file.write("x")
+                    file.flush()
+                    os.kill(os.getpid(), signal.SIGKILL)
         case "die":
             os.abort()
         case "exit":

@@ -50,6 +50,13 @@ def test_trouble_costs_one_request_and_no_other(child, trouble, reason):
     assert outcomes(child, ["a", "b", trouble, "c", trouble, "d"]) == ["fine", "fine", reason, "fine", reason, "fine"]
 
 
+@pytest.mark.parametrize(("times", "ends"), [(1, "fine"), (2, Reason.CHILD_DIED)])
+def test_a_child_that_somebody_killed_costs_nothing_unless_it_happens_again(child, tmp_path, times, ends):
+    killed = ("killed", str(tmp_path / "kills"), times)
+
+    assert outcomes(child, ["a", killed, "b"]) == ["fine", ends, "fine"]
+
+
 def test_trouble_all_the_way_ends(child):
     assert outcomes(child, ["die"] * 5) == [Reason.CHILD_DIED] * 5
 
