@@ -1,7 +1,7 @@
 """Memory that does not grow with the data: commands inside limits that are small beside what they work through.
 
-The full-size runs are `campaign.py`'s and stand in docs/memory.md; here it is the same code, scaled down. Each test also
-runs a variant that does forget to let go, in the same limit: it must fail, or the limit would show nothing.
+The full-size runs are `campaign.py`'s and stand in docs/memory.md; here the same code is scaled down. Beside it runs a
+variant that forgets to let go, in the same limit: it must fail, or the limit would show nothing.
 """
 
 import pytest

@@ -127,8 +127,9 @@ def _opened(name: str, data: bytes, path: Path | None) -> Iterator[tuple[str, by
     elif data[257:262] == b"ustar" and not name.endswith(".npy"):
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             for one in archive:
-                stream = archive.extractfile(one)
-                yield one.name, stream.read() if stream else b""
+                # Where links point stands in the tar's own bytes.
+                if one.isreg():
+                    yield one.name, archive.extractfile(one).read()
 
 
 def _text_of(table: pa.Table) -> bytes:

@@ -194,8 +194,8 @@ def _zips(planted: PlantedExport) -> None:
 
 def _tars(planted: PlantedExport) -> None:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        archive.pax_headers = {"comment": planted.text("pax comment")}
+    comment = {"comment": planted.text("pax comment")}
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, pax_headers=comment) as archive:
         data = _image(planted, 51, lambda _: None)
         info = tarfile.TarInfo(f"{planted.text('tar member')}.dcm")
         info.size, info.uname, info.gname = len(data), planted.text("tar user"), planted.text("tar group")
