@@ -20,6 +20,7 @@ PACS_NAMESPACE = "pacs"
 # Vectors of detections have feature sets of their own, named after the set of marked lesions with this behind it.
 _DETECTIONS_SUFFIX = "-detections"
 _NAMESPACE = re.compile(r"[a-z][a-z0-9]{0,15}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
 
 
 def checked_namespace(text: str) -> str:
@@ -35,6 +36,11 @@ def checked_namespace(text: str) -> str:
             next_step="for example `dl` or `phantom2`",
         )
     return text
+
+
+def names_a_file(identifier: str) -> bool:
+    """Whether a file may be called like that: ours all do, and none leads to another folder."""
+    return _FILE_NAME.fullmatch(identifier) is not None
 
 
 def new_ingest_id() -> str:

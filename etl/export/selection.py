@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lesionary.artifacts import atomic_write_json, read_json
 from lesionary.errors import LakeError, UsageError
+from lesionary.identifiers import names_a_file
 from lesionary.lake import Lake
 from lesionary.recist import FIRST_CENTERS
 from lesionary.schema import COORDINATE_COLUMNS
@@ -100,7 +101,7 @@ def chosen_series(lake: Lake, choice: Choice) -> list[Series]:
     """The series of the lake that are wanted, by patient, study and name.
 
     Raises:
-        LakeError: there are none.
+        LakeError: there are none, or one has a name that cannot be a file's.
     """
     where = pc.field("patient_id").isin(list(choice.patients)) if choice.patients else None
     rows = lake.read("series", where=where).to_pylist()
@@ -112,6 +113,13 @@ def chosen_series(lake: Lake, choice: Choice) -> list[Series]:
         rows = [row for row in rows if row["series_id"] in lesions]
     if not rows:
         raise LakeError("nothing in the lake matches", where=lake.url, next_step="ask for less, or ingest first")
+    # Others may write into the lake as well, and exports call files after what stands there.
+    if not all(names_a_file(str(row[column])) for row in rows for column in ("series_id", "study_id")):
+        raise LakeError(
+            "a series or study has a name that ingest never gives",
+            where=lake.url,
+            next_step="look at who else writes into this lake; nothing was exported",
+        )
     rows.sort(key=lambda row: (row["patient_id"], _first(row["study_day"]), row["study_id"], row["series_id"]))
     slices = _slices(lake)
     return [

@@ -237,3 +237,22 @@ def test_folder_with_other_files_is_left_alone(lake, tmp_path):
         export_sr(lake, out, ALL, force=True)
     (out / "thesis.txt").unlink()
     assert export_sr(lake, out, ALL, force=True).lesions > 0
+
+
+@pytest.mark.parametrize("column", ["series_id", "study_id"])
+@pytest.mark.parametrize("name", ["../../elsewhere", "/etc/x", "a/b", "", ".", "..", "a\x00b", "x" * 300])
+def test_names_that_another_writer_put_into_the_lake_lead_nowhere(lake, tmp_path, monkeypatch, column, name):
+    truthful = Lake.read
+
+    def poisoned(self, table, **options):
+        rows = truthful(self, table, **options)
+        if table != "series":
+            return rows
+        return rows.set_column(rows.schema.get_field_index(column), column, [[name] * rows.num_rows])
+
+    monkeypatch.setattr(Lake, "read", poisoned)
+    for export in (export_nifti, export_sr, export_deeplesion):
+        with pytest.raises(LakeError, match="a name that ingest never gives"):
+            export(lake, tmp_path / "out", ALL)
+
+    assert not list(tmp_path.rglob("*"))
