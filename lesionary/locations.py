@@ -57,12 +57,13 @@ def open_location(text: str) -> Location:
     if match is None:
         local = str(Path(text).expanduser().absolute())
         return Location(local, fs.LocalFileSystem(), local)
-    authority = text[match.end() :].split("/", 1)[0]
-    if "@" in authority and match["scheme"].lower().startswith("s3"):
+    person, at, _ = text[match.end() :].split("/", 1)[0].rpartition("@")
+    # Before an @ other schemes have a container's name, or a person's; a secret stands behind a colon.
+    if at and (match["scheme"].lower().startswith("s3") or ":" in person):
         raise UsageError(
             "the URL carries credentials",
             where=f"{match['scheme']}://…",
-            next_step="put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead",
+            next_step="put them into the environment instead, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         )
     try:
         filesystem, path = fs.FileSystem.from_uri(text)
