@@ -1,7 +1,7 @@
 """`lesionary ingest`: a DeepLesion release or a PACS export into the lake."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +13,7 @@ from cli.console import human_bytes, human_seconds, live_line, note
 from cli.options import DEFAULT_LAKE, JsonOption, LakeOption
 from cli.render import write_json, write_mapping
 from cli.runners import Runners
+from lesionary.errors import UsageError
 
 if TYPE_CHECKING:
     from etl.ingest import IngestSummary, Progress
@@ -78,6 +79,7 @@ def ingest(
         "commit_seconds": commit_seconds,
         "key_file": key_file,
     }
+    _refuse_settings_of_the_source(sources, config)
     resolved = resolve(IngestSettings, "ingest", flags=flags, environment=os.environ, config_file=config)
     settings = resolved.value
     refuse_key_inside(key_of(settings), lake)
@@ -104,6 +106,21 @@ def ingest(
             record=resolved.record(),
         )
     _report(summary, as_json=as_json)
+
+
+def _refuse_settings_of_the_source(sources: Sequence[str], config: Path | None) -> None:
+    """A settings file is read where the command starts. An export that brings one along could choose the key."""
+    from lesionary.locations import is_url
+    from lesionary.settings import DEFAULT_CONFIG_FILE
+
+    found = Path(DEFAULT_CONFIG_FILE)
+    folders = [Path(source).resolve() for source in sources if not is_url(source)]
+    if config is None and found.is_file() and any(found.resolve().is_relative_to(folder) for folder in folders):
+        raise UsageError(
+            "the settings file here lies inside the source",
+            where=DEFAULT_CONFIG_FILE,
+            next_step="start from another folder, or name the file with --config if it is yours",
+        )
 
 
 def _keep_map(path: Path | None, plan: "Plan") -> None:

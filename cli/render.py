@@ -47,7 +47,7 @@ def write_mapping(values: dict[str, object]) -> None:
     """Print names and values under each other."""
     width = max(map(len, values), default=0)
     for name, value in values.items():
-        print(f"{name:<{width}}  {_table_cell(value)}")
+        print(f"{name:<{width}}  {_table_cell(value, cut=sys.stdout.isatty())}")
 
 
 def _write_json(columns: Sequence[str], rows: Iterable[Sequence[object]], out: TextIO) -> None:
@@ -145,9 +145,10 @@ def _table_cell(value: object, *, cut: bool = False) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
-        return ", ".join(_table_cell(one) for one in value) or _NULL
+        return ", ".join(_table_cell(one, cut=cut) for one in value) or _NULL
     text = str(value)
     if cut:
-        text = text.replace("\n", " ")
+        # A terminal obeys control characters; what stands in a lake that others write into must not reach it.
+        text = "".join(one if one.isprintable() else " " for one in text)
         text = text if len(text) <= _MAX_CELL_CHARACTERS else f"{text[: _MAX_CELL_CHARACTERS - 1]}…"
     return text

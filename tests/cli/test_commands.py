@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 from cli.main import main
+from cli.options import Format
+from cli.render import write_rows
 
 
 @pytest.fixture
@@ -335,3 +337,31 @@ def test_parquet_gives_two_columns_of_one_name_names_of_their_own(filled, tmp_pa
     assert filled("sql", "SELECT 1 AS a, 2 AS a", "--parquet", "a.parquet")[0] == 0
 
     assert pq.read_table(tmp_path / "a.parquet").to_pylist() == [{"a": 1, "a_1": 2}]
+
+
+def test_settings_inside_the_source_are_not_taken_for_the_persons_own(run, release, tmp_path, monkeypatch):
+    (release / "lesionary.toml").write_text(f'[ingest]\nkey_file = "{release / "known.key"}"\n')
+    monkeypatch.chdir(release)
+
+    code, _, sentence = run("ingest", ".", "--lake", tmp_path / "lake")
+
+    assert code == 2
+    assert sentence.startswith(
+        "lesionary.toml: the settings file here lies inside the source; start from another folder"
+    )
+    assert not (tmp_path / "lake").exists()
+    assert run("ingest", ".", "--lake", tmp_path / "lake", "--config", "lesionary.toml")[0] == 0
+
+
+def test_control_characters_out_of_a_lake_do_not_reach_a_terminal():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal, pipe = Terminal(), io.StringIO()
+    for stream in (terminal, pipe):
+        write_rows(["a"], [["red\x1b[31m\x07\x9b2Jtext"], [["\x1b]0;title\x07"]]], Format.TABLE, stream)
+
+    assert not set("\x1b\x07\x9b") & set(terminal.getvalue())
+    assert "red [31m" in terminal.getvalue()
+    assert "\x1b[31m" in pipe.getvalue()  # a program gets what there is
