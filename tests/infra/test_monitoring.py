@@ -4,7 +4,7 @@ import re
 
 import pytest
 import yaml
-from infra_files import INFRA
+from infra_files import INFRA, ROOT
 
 MONITORING = INFRA / "monitoring"
 SEEN = {line for line in (MONITORING / "metrics.txt").read_text().splitlines() if line and not line.startswith("#")}
@@ -21,12 +21,14 @@ def test_alert_asks_for_metrics_that_were_seen(rule):
     assert rule["annotations"]["description"].endswith(".")
 
 
-def test_alerts_name_operators_as_our_jobs_do():
-    from etl import inference_job, ingest_job
-
+def test_page_names_operators_as_our_jobs_do():
     page = (MONITORING / "README.md").read_text()
-    assert f"Map({ingest_job._run_pickled.__name__})_1" in page
-    assert f"MapBatches({inference_job._Actor.__name__})_1" in page
+
+    # Their names are those of the functions that Ray is handed; importing them would load Ray Data for a word.
+    assert "def _run_pickled(" in (ROOT / "etl" / "ingest_job.py").read_text()
+    assert "class _Actor:" in (ROOT / "etl" / "inference_job.py").read_text()
+    assert "Map(_run_pickled)_1" in page
+    assert "MapBatches(_Actor)_1" in page
 
 
 def test_prometheus_reads_the_list_that_ray_writes():
