@@ -4,7 +4,6 @@ Boxes are zero-based here, as detections are, and padded. In 2-D an image is a k
 published around the key slice, or the whole series where none is published.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 
 from lesionary.anatomy import LESION_TYPES
 from lesionary.errors import UsageError
+from lesionary.json_text import parse_json
 from lesionary.recist import FIRST_CENTERS, measure_points, padded_box
 from lesionary.splits import split_of_patient
 from trainers.detector.evaluation_data import UNKNOWN, Truth
@@ -131,7 +131,7 @@ def read_unmarked(file: Path, namespace: str) -> list[UnmarkedLesion]:
         UsageError: it is not a phantom's truth.
     """
     try:
-        held = json.loads(file.read_bytes())["unmarked"]
+        held = parse_json(file.read_bytes())["unmarked"]
         found = [
             UnmarkedLesion(
                 f"{namespace}-{one['series']}", int(one["slice_index"]), tuple(map(float, one["points"])), one["type"]
@@ -140,7 +140,7 @@ def read_unmarked(file: Path, namespace: str) -> list[UnmarkedLesion]:
         ]
         for one in found:
             measure_points(np.array(one.points).reshape(4, 2), (1.0, 1.0))
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as cause:
+    except (OSError, KeyError, TypeError, ValueError, OverflowError) as cause:
         raise UsageError(
             f"this is not the truth file of a phantom ({type(cause).__name__})",
             where="--full-truth",

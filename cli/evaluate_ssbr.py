@@ -1,6 +1,5 @@
 """`lesionary evaluate ssbr`: how well a body-part regressor orders slices and names the part of the body."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, PictureOption
 from cli.render import as_json_text
 from cli.report_files import write_report
 from lesionary.errors import UsageError
+from lesionary.json_text import parse_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +80,7 @@ def ssbr(
 
 def _read(truth: Path) -> Mapping[str, object]:
     try:
-        held = json.loads(truth.read_bytes())
+        held = parse_json(truth.read_bytes())
     except (OSError, ValueError) as cause:
         raise UsageError(
             f"the truth cannot be read ({type(cause).__name__})", where="--truth", next_step="give a truth.json"

@@ -1,6 +1,5 @@
 """How near masks come to a phantom's true ones: Dice on the key slice and in space, diameters, volumes."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from lesionary import __version__
 from lesionary.calipers import measure_calipers
 from lesionary.detection_tables import MASKED_LESIONS, MASKS
 from lesionary.errors import UsageError
+from lesionary.json_text import parse_json
 from lesionary.lake import Lake
 from lesionary.run_lengths import MaskRuns, decode_runs, overlap_px
 
@@ -115,10 +115,10 @@ def read_true_lesions(truth: Path) -> dict[int, TrueLesion]:
                 {one[0]: MaskRuns(one[2], one[3], one[4], one[5], tuple(one[6])) for one in entry["slices"]},
                 float(entry["slices"][0][1]),
             )
-            for entry in json.loads(truth.read_bytes())["lesions"]
+            for entry in parse_json(truth.read_bytes())["lesions"]
             for row in entry["rows"]
         }
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as cause:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError) as cause:
         raise UsageError(
             f"these are no true masks ({type(cause).__name__})",
             where="--truth",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lesionary.errors import ArtifactError, UnwritableError
+from lesionary.json_text import parse_json
 
 _READ_BYTES = 1 << 20
 
@@ -85,7 +86,7 @@ def read_json(path: Path) -> object:
         ArtifactError: the file cannot be read, or holds no JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes())
     except (OSError, ValueError) as cause:
         raise ArtifactError(
             f"cannot be read ({type(cause).__name__})", where=path.name, next_step="write it again"

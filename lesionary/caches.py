@@ -28,6 +28,7 @@ from pyarrow import fs, ipc
 from lesionary import __version__
 from lesionary.artifacts import atomic_file
 from lesionary.errors import ArtifactError, InternalError, UnwritableError
+from lesionary.json_text import parse_json
 from lesionary.lake import Lake
 from lesionary.locations import Location, open_location
 from lesionary.object_stores import whole_object
@@ -258,7 +259,7 @@ def _checked_cache(url: str) -> Cache:
     location = open_location(url)
     try:
         with location.filesystem.open_input_stream(location.join(RECORD_FILE)) as stream:
-            record = json.loads(stream.read())
+            record = parse_json(stream.read())
         parts = _parts_of(record)
         infos = location.filesystem.get_file_info([location.join(part.name) for part in parts])
     except FileNotFoundError as cause:
@@ -300,7 +301,7 @@ def _copied(cache: Cache, location: Location, local_copy: Path | None) -> Path:
 def _same_record(folder: Path, cache: Cache) -> bool:
     """Whether a copy is one of this very cache, not of one made earlier under its name."""
     try:
-        return bool(json.loads((folder / RECORD_FILE).read_bytes()) == dict(cache.record))
+        return bool(parse_json((folder / RECORD_FILE).read_bytes()) == dict(cache.record))
     except (OSError, ValueError):
         return False
 

@@ -43,7 +43,9 @@ class LesionaryError(Exception):
         """One line: where, what, what to do next."""
         place = f"{self.where}: " if self.where else ""
         remedy = f"; {self.next_step}" if self.next_step else ""
-        return " ".join(f"{place}{self.what}{remedy}".split())
+        line = " ".join(f"{place}{self.what}{remedy}".split())
+        # Names out of foreign files may hold what moves a terminal's cursor, or cannot be encoded at all.
+        return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in line)
 
     def __reduce__(self) -> tuple[Callable[..., "LesionaryError"], tuple[type[Self], str, str, str]]:
         """Rebuild from the fields: exceptions would otherwise be rebuilt from their sentence alone."""

@@ -28,6 +28,7 @@ from pyarrow import fs
 from lesionary.artifacts import atomic_write_bytes
 from lesionary.columns import Table
 from lesionary.errors import LakeError, LesionaryError, UsageError
+from lesionary.json_text import parse_json
 from lesionary.locations import Location, open_location
 from lesionary.object_stores import delta_options, persistently, read_object, trouble, write_object
 from lesionary.schema import LAKE_FORMAT_VERSION, RESULT_TABLES, SOURCE_TABLES, TABLES
@@ -313,7 +314,7 @@ class Lake:
     def _read_marker(self) -> dict[str, object] | None:
         system = self.location.filesystem
         try:
-            marker = json.loads(persistently(system, lambda: read_object(system, self.location.join(MARKER_FILE))))
+            marker = parse_json(persistently(system, lambda: read_object(system, self.location.join(MARKER_FILE))))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as cause:

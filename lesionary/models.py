@@ -32,6 +32,7 @@ from pyarrow import fs
 from lesionary import __version__
 from lesionary.artifacts import atomic_write_bytes
 from lesionary.errors import ArtifactError, LakeError, UsageError
+from lesionary.json_text import parse_json
 from lesionary.lake import Lake
 from lesionary.locations import Location
 from lesionary.object_stores import write_object
@@ -367,10 +368,10 @@ def _read_card(lake: Lake, model_id: str) -> ModelCard | None:
     """A model's card; None where the folder holds none."""
     try:
         with lake.location.filesystem.open_input_stream(_path(lake, model_id, CARD_FILE)) as stream:
-            content = json.loads(stream.read())
+            content = parse_json(stream.read())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as cause:
+    except (OSError, ValueError) as cause:
         raise _damaged_card(model_id) from cause
     if not isinstance(content, dict):
         raise _damaged_card(model_id)

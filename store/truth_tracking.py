@@ -5,12 +5,12 @@ A record holds, for `source` and for `target`, `… recist slice` ("000016_01_01
 slice whose ends are nearest, if none of them is farther than `REACH_PX`.
 """
 
-import json
 import math
 import re
 from pathlib import Path
 
 from lesionary.errors import UsageError
+from lesionary.json_text import parse_json
 from store.truth_mentions import KnownLesions, Mention, in_one_namespace
 
 REACH_PX = 2.0
@@ -42,8 +42,8 @@ def tracking_pairs(path: Path, text: str, known: KnownLesions, namespace: str | 
 def _records(path: Path, text: str) -> list[tuple[int, dict[str, object]]]:
     """The records with their numbers, from 1."""
     try:
-        records = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        records = parse_json(text)
+    except ValueError as error:
         raise UsageError("it is not JSON that can be read", where=path.name, next_step=_NEXT_STEP) from error
     if not isinstance(records, list) or not records:
         raise UsageError("it is not a list of pairs", where=path.name, next_step=_NEXT_STEP)

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from lesionary.artifacts import atomic_write_bytes, file_sha256
 from lesionary.errors import StoreError
+from lesionary.json_text import parse_json
 from store.members import LESIONS, Members
 from store.nearest import squared_lengths
 from store.versions import DRAFT_SUFFIX, make_durable
@@ -193,7 +194,7 @@ def write_vectors(
 def is_whole(folder: Path, checksums: Mapping[str, str]) -> bool:
     """Whether every file is there and is what was written."""
     try:
-        remembered = json.loads((folder / _CHECKED_FILE).read_bytes())
+        remembered = parse_json((folder / _CHECKED_FILE).read_bytes())
     except (OSError, ValueError):
         remembered = {}
     try:

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from lesionary.artifacts import atomic_write_bytes, reason_of
 from lesionary.errors import InternalError, StoreError
+from lesionary.json_text import parse_json
 
 _VERSION = re.compile(r"v(\d{8})\.duckdb")
 DRAFT_SUFFIX = ".part"
@@ -208,7 +209,7 @@ def _manifest(folder: Path, number: int) -> Path:
 
 def _listed(manifest: Path) -> Sequence[str]:
     try:
-        listed = json.loads(manifest.read_bytes())
+        listed = parse_json(manifest.read_bytes())
     except (OSError, ValueError):
         return ()
     return [str(name) for name in listed] if isinstance(listed, list) else ()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from lesionary.artifacts import atomic_write_bytes
 from lesionary.errors import ArtifactError, TrainingError
+from lesionary.json_text import parse_json
 
 TENSORS_FILE = "state.safetensors"
 RECORD_FILE = "state.json"
@@ -113,9 +114,9 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             next_step="remove it to go on from the one before, or train again",
         ) from cause
     try:
-        about = json.loads(text)
+        about = parse_json(text)
         version, digest, record = about["format"], about["sha256"], about["record"]
-    except (ValueError, KeyError, TypeError, RecursionError) as cause:
+    except (ValueError, KeyError, TypeError) as cause:
         raise ArtifactError(
             f"{RECORD_FILE} is not the record of a checkpoint",
             where=where,
@@ -179,7 +180,7 @@ def unpack_training(
     try:
         state = TrainingState(int(record["steps_done"]), dict(record["extra"]))
         plain = {str(name): dict(values) for name, values in dict(record["optimizer"]).items()}
-    except (KeyError, TypeError, ValueError) as cause:
+    except (KeyError, TypeError, ValueError, OverflowError) as cause:
         raise ArtifactError("the record is not that of a training run", where=where, next_step="train again") from cause
     fill_module(module, weights, where)
     _fill_optimizer(module, optimizer, buffers, plain, where)

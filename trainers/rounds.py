@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from lesionary.artifacts import atomic_file
 from lesionary.errors import ArtifactError
+from lesionary.json_text import parse_json
 from trainers.fitting import Place, StepReport
 
 HISTORY_FILE = "rounds.npz"
@@ -90,7 +91,7 @@ class History:
         try:
             with np.load(folder / HISTORY_FILE, allow_pickle=False) as held:
                 types, probability = held["types"], held["probability"]
-                told = json.loads(str(held["told"]))
+                told = parse_json(str(held["told"]))
                 records, curve = tuple(map(dict, told["records"])), tuple(map(list, told["curve"]))
                 seconds = float(told["seconds"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as cause:

@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import importlib.util
 import json
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,7 @@ from pyarrow import fs
 
 from lesionary.artifacts import atomic_write_bytes
 from lesionary.errors import ArtifactError, InternalError, LesionaryError, UnwritableError, UsageError
+from lesionary.json_text import parse_json
 from lesionary.locations import Location
 from lesionary.object_stores import whole_object, write_object
 from lesionary.provenance import code_fingerprint
@@ -37,6 +39,8 @@ _RECORD, _DRIVER, _RESULT, _LOCK = "run.json", "driver.json", "result.json", ".l
 _PUBLISHED = "published.json"
 _FINAL, _INPUTS = "final", "inputs"
 CHECKPOINTS = "checkpoints"
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,80}", re.ASCII)
 
 # The file that completes a checkpoint; the same as in a folder (trainers/places.py).
 _COMPLETE = "metrics.json"
@@ -134,9 +138,17 @@ class Run:
             ArtifactError: the record cannot be read.
         """
         try:
-            return RunRecord(**self._read(_RECORD))
+            record = RunRecord(**self._read(_RECORD))
         except TypeError as cause:
             raise self._damaged(_RECORD) from cause
+        texts = (record.kind, record.entry, record.code, record.created_at)
+        tables = (record.job, record.about, record.inputs)
+        if not all(isinstance(one, str) for one in texts) or not all(isinstance(one, dict) for one in tables):
+            raise self._damaged(_RECORD)
+        # Inputs are copied under these names: none may lead elsewhere.
+        if not all(_FILE_NAME.fullmatch(name) for name in record.inputs):
+            raise self._damaged(_RECORD)
+        return record
 
     def result(self) -> RunResult | None:
         """What it gave back; None while it is unfinished.
@@ -147,9 +159,12 @@ class Run:
         if not self._has(_RESULT):
             return None
         try:
-            return RunResult(**self._read(_RESULT))
+            result = RunResult(**self._read(_RESULT))
         except TypeError as cause:
             raise self._damaged(_RESULT) from cause
+        if not isinstance(result.returned, dict) or not isinstance(result.files, dict):
+            raise self._damaged(_RESULT)
+        return result
 
     @contextlib.contextmanager
     def driven(self) -> Iterator[None]:
@@ -230,7 +245,12 @@ class Run:
         Raises:
             ArtifactError: the file that names it cannot be read.
         """
-        return str(self._read(_PUBLISHED)["model_id"]) if self._has(_PUBLISHED) else None
+        if not self._has(_PUBLISHED):
+            return None
+        model_id = self._read(_PUBLISHED).get("model_id")
+        if not isinstance(model_id, str):
+            raise self._damaged(_PUBLISHED)
+        return model_id
 
     def set_published(self, model_id: str) -> None:
         """Say which model was made of the run, and drop what only a training needs.
@@ -317,7 +337,7 @@ class Run:
     def _read(self, name: str) -> dict[str, Any]:
         try:
             with self.location.filesystem.open_input_stream(self.location.join(name)) as stream:
-                value = json.loads(stream.read(_MAX_JSON_BYTES))
+                value = parse_json(stream.read(_MAX_JSON_BYTES))
         except (OSError, ValueError) as cause:
             raise self._damaged(name) from cause
         if not isinstance(value, dict):

@@ -17,7 +17,6 @@ JSON is a list of objects with these keys, or an object with such a list under "
 import csv
 import hashlib
 import io
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from etl.marks.codes import known_code
 from etl.marks.measured_value import MAX_VALUE, unit_of_text
 from etl.marks.model import Axis, Convention, Mark, Report, Shape, frame_from
 from etl.quality import Flag, Quarantined, Reason, RefusedError
+from lesionary.json_text import parse_json
 
 MAX_ROWS = 1_000_000
 _IMAGE = "sop_instance_uid"
@@ -64,9 +64,9 @@ def _rows(data: bytes) -> Sequence[_Row] | None:
     try:
         text = data.decode("utf-8-sig")
         if text.lstrip()[:1] in {"[", "{"}:
-            return _json_rows(json.loads(text))
+            return _json_rows(parse_json(text))
         return _csv_rows(text)
-    except (UnicodeDecodeError, ValueError, RecursionError, csv.Error):
+    except (UnicodeDecodeError, ValueError, csv.Error):
         return None
 
 

@@ -115,7 +115,7 @@ class _Watch:
 
     def _check(self, event: str, path: object) -> None:
         place = os.path.abspath(os.fsdecode(path)) if isinstance(path, str | bytes | os.PathLike) else str(path)
-        if not place.startswith(self._allowed) and place != self._temporary:
+        if not place.startswith(self._allowed) and place not in {self._temporary, str(scratch())}:
             self.seen.append(f"{event} outside the scratch folder")
 
 

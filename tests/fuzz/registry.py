@@ -41,6 +41,16 @@ ENTRIES = {
     "png": Entry("fuzz.archive_targets", ("etl.decoding",)),
     "slice": Entry("fuzz.archive_targets", ("lesionary.pixels",)),
     "runs": Entry("fuzz.archive_targets", ("lesionary.run_lengths",)),
+    "truth": Entry("fuzz.json_targets", ("store.truth_pairs", "store.truth_tracking", "store.truth_mentions")),
+    "detections": Entry("fuzz.json_targets", ("trainers.detector.detection_files", "trainers.detector.json_values")),
+    "phantom_truth": Entry(
+        "fuzz.json_targets", ("cli.category_report", "cli.detection_truth", "cli.evaluate_ssbr", "etl.mask_scores")
+    ),
+    "records": Entry("fuzz.json_targets", ("lesionary.lake", "lesionary.models", "lesionary.caches", "trainers.runs")),
+    "checkpoint": Entry("fuzz.artifact_targets", ("trainers.checkpoint",)),
+    "weights": Entry("fuzz.artifact_targets", ("trainers.weights", "torch._weights_only_unpickler")),
+    "history": Entry("fuzz.artifact_targets", ("trainers.rounds", "zipfile", "numpy.lib._format_impl")),
+    "vectors": Entry("fuzz.artifact_targets", ("store.feature_files",)),
     "outlines": Entry("fuzz.dicom_targets", (*_MARKS, "etl.marks.outlines")),
 }
 

@@ -1,11 +1,11 @@
 """Values out of a person's JSON: what is not as it should be is one line that names the file and the place in it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lesionary.errors import UsageError
+from lesionary.json_text import parse_json
 
 # Whole numbers up to here are the same in JSON, in floating point and in arrays.
 _MOST = 2**53
@@ -23,10 +23,10 @@ def read_json_value(file: Path) -> object:
         UsageError: it cannot be read.
     """
     try:
-        return json.loads(file.read_bytes())
+        return parse_json(file.read_bytes())
     except OSError as cause:
         raise fail(file, f"the file cannot be read ({cause.strerror or type(cause).__name__})") from cause
-    except (ValueError, RecursionError) as cause:
+    except ValueError as cause:
         raise fail(file, f"this is no JSON ({type(cause).__name__})") from cause
 
 

@@ -165,7 +165,7 @@ def phantom_heights(truth: Mapping[str, object], namespace: str) -> dict[str, di
             f"{namespace}-{name}": {int(index): float(height) for index, _, height in one["slice_index_z_mm_height"]}
             for name, one in series.items()
         }
-    except (KeyError, TypeError, ValueError) as cause:
+    except (KeyError, TypeError, ValueError, OverflowError) as cause:
         raise UsageError("this is not the truth file of a phantom", next_step="give its truth.json") from cause
 
 
