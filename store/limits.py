@@ -119,6 +119,9 @@ class Deadline:
         finally:
             for timer in timers:
                 timer.cancel()
+            for timer in timers:
+                # A thread that still holds the connection when the process ends makes DuckDB complain of a leak.
+                timer.join()
             self._left -= time.monotonic() - started
 
     def raise_if_expired(self) -> None:

@@ -1,5 +1,8 @@
 """Users ask, and can do nothing else: the engine itself refuses writes, files, network and extensions."""
 
+import threading
+import time
+
 import duckdb
 import pytest
 
@@ -158,6 +161,16 @@ def test_error_while_rows_are_fetched_is_ours_too(reader):
 
     with answer_or_error:
         list(ask(reader, "SELECT CAST(CASE WHEN i = 4000 THEN 'x' ELSE '1' END AS INTEGER) FROM range(5000) r(i)").rows)
+
+
+def test_an_answered_question_leaves_no_thread_that_holds_the_connection(reader, monkeypatch):
+    run = threading.Timer.run
+    # As on a busy machine, where a thread that was called off gets its turn late.
+    monkeypatch.setattr(threading.Timer, "run", lambda timer: (run(timer), time.sleep(0.05)))
+
+    assert list(ask(reader, "SELECT 1").rows) == [(1,)]
+
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
 
 
 def test_lesion_is_found_with_its_axes(reader):
