@@ -30,6 +30,7 @@ from etl.quality import Quarantined, Reason, RefusedError
 from lesionary.errors import SourceError
 from lesionary.locations import Location, open_location
 from lesionary.object_stores import is_of_a_store, trouble
+from lesionary.remote_files import open_remote
 
 # An open archive holds its directory (some 20 MB for one of the release's 56).
 _MAX_OPEN_ARCHIVES = 3
@@ -139,7 +140,7 @@ class SourceTree:
         try:
             if place.archive:
                 return self._read_member(container, name, size)
-            with _sequential(place.location, name) as stream:
+            with _plain_file(place.location, name) as stream:
                 return read_at_most(stream, size)
         except OSError as error:
             _require_it_is_the_file(place.location, error)
@@ -155,7 +156,7 @@ class SourceTree:
         if place.archive:
             return self.read_head(container, name, start + size)[start:]
         try:
-            with _sequential(place.location, name, seekable=True) as stream:
+            with _plain_file(place.location, name) as stream:
                 stream.seek(start)
                 return read_at_most(stream, size)
         except OSError as error:
@@ -288,27 +289,24 @@ def _require_it_is_the_file(location: Location, error: Exception) -> None:
         f"the source cannot be read any more ({trouble(error)})",
         where=location.url,
         next_step="run the same command again when the store answers; what was committed is kept",
-    ) from None
+    ) from error
 
 
 def _below(root: Location, name: str) -> Location:
     return Location(f"{root.url}/{name}", root.filesystem, root.join(name))
 
 
-def _sequential(location: Location, name: str, *, seekable: bool = False) -> IO[bytes]:
-    """A file object to read from start to end; local files without pyarrow's detour, which costs more than the read."""
+def _plain_file(location: Location, name: str) -> IO[bytes]:
+    """A file object to read a part or all of; local files without pyarrow's detour, which costs more than the read."""
     path = location.join(name) if name else location.path
     if location.is_local:
         # Half the time of a path object's own open, which counts when a file is read for its header alone.
         return cast("IO[bytes]", io.FileIO(path))
-    opener = location.filesystem.open_input_file if seekable else location.filesystem.open_input_stream
-    remote: IO[bytes] = opener(path)
-    return remote
+    return open_remote(location.filesystem, path)
 
 
 def _seekable(location: Location) -> IO[bytes]:
     """A file object an archive's reader can seek in: range reads on an object store."""
     if location.is_local:
         return Path(location.path).open("rb")
-    remote: IO[bytes] = location.filesystem.open_input_file(location.path)
-    return remote
+    return open_remote(location.filesystem, location.path, buffered=True)

@@ -31,7 +31,8 @@ from lesionary.errors import ArtifactError, InternalError, UnwritableError
 from lesionary.json_text import parse_json
 from lesionary.lake import Lake
 from lesionary.locations import Location, open_location
-from lesionary.object_stores import whole_object
+from lesionary.object_stores import persistently, read_object, whole_object
+from lesionary.remote_files import open_remote
 
 RECORD_FILE = "cache.json"
 _CACHE_FOLDER = "cache"
@@ -245,7 +246,7 @@ def open_part(url: str, name: str, columns: Sequence[str] | None = None) -> pa.T
     location = open_location(url)
     path = location.join(name)
     try:
-        source = pa.memory_map(path) if location.is_local else location.filesystem.open_input_file(path)
+        source = pa.memory_map(path) if location.is_local else open_remote(location.filesystem, path)
         with ipc.open_file(source) as reader:
             wanted = None if columns is None else [reader.schema.get_field_index(column) for column in columns]
         with ipc.open_file(source, options=ipc.IpcReadOptions(included_fields=wanted)) as reader:
@@ -258,8 +259,8 @@ def _checked_cache(url: str) -> Cache:
     """A cache whose record is whole and whose parts are there, each of its size."""
     location = open_location(url)
     try:
-        with location.filesystem.open_input_stream(location.join(RECORD_FILE)) as stream:
-            record = parse_json(stream.read())
+        system = location.filesystem
+        record = parse_json(persistently(system, lambda: read_object(system, location.join(RECORD_FILE))))
         parts = _parts_of(record)
         infos = location.filesystem.get_file_info([location.join(part.name) for part in parts])
     except FileNotFoundError as cause:

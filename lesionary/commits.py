@@ -32,7 +32,7 @@ from deltalake.transaction import AddAction, RemoveAction, Transaction
 from lesionary.columns import Table
 from lesionary.errors import CommitConflictError, LakeError
 from lesionary.lake import Lake, live_shards
-from lesionary.object_stores import may_pass, pause, trouble
+from lesionary.object_stores import may_pass, pause, persistently, trouble
 from lesionary.schema import RESULT_TABLES, SOURCE_TABLES, TABLES
 from lesionary.shards import Shard, ShardWriter, make_durable
 
@@ -185,15 +185,19 @@ def _replacement(lake: Lake, table: Table, delta: DeltaTable, batch: Batch) -> C
 def rewrite(lake: Lake, table: Table, shard: Shard, staying: pc.Expression, ingest_id: str) -> Shard:
     """A copy of a shard with the rows that stay, streamed so that memory stays at one record batch."""
     folder = lake.table_folder(table.name)
-    dataset = lake.shard_dataset(table.name, [shard.path])
-    scanner = dataset.scanner(filter=staying, batch_size=_REWRITE_ROWS, batch_readahead=1)
-    with (
-        tempfile.TemporaryDirectory(prefix="lesionary-") as scratch,
-        ShardWriter(table, folder, f"{ingest_id}-kept", Path(scratch)) as writer,
-    ):
-        for record_batch in scanner.to_batches():
-            writer.write(pa.Table.from_batches([record_batch]))
-        rewritten = writer.finish()
+
+    def copy() -> Shard | None:
+        dataset = lake.shard_dataset(table.name, [shard.path])
+        scanner = dataset.scanner(filter=staying, batch_size=_REWRITE_ROWS, batch_readahead=1)
+        with (
+            tempfile.TemporaryDirectory(prefix="lesionary-") as scratch,
+            ShardWriter(table, folder, f"{ingest_id}-kept", Path(scratch)) as writer,
+        ):
+            for record_batch in scanner.to_batches():
+                writer.write(pa.Table.from_batches([record_batch]))
+            return writer.finish()
+
+    rewritten = persistently(lake.location.filesystem, copy)
     if rewritten is None:
         raise CommitConflictError(f"a shard of table {table.name} changed while it was rewritten", where=lake.url)
     return rewritten

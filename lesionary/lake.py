@@ -30,7 +30,15 @@ from lesionary.columns import Table
 from lesionary.errors import LakeError, LesionaryError, UsageError
 from lesionary.json_text import parse_json
 from lesionary.locations import Location, open_location
-from lesionary.object_stores import delta_options, persistently, read_object, trouble, write_object
+from lesionary.object_stores import (
+    delta_options,
+    is_of_a_store,
+    persistently,
+    read_object,
+    trouble,
+    write_object,
+)  # fmt: skip
+from lesionary.remote_files import open_remote
 from lesionary.schema import LAKE_FORMAT_VERSION, RESULT_TABLES, SOURCE_TABLES, TABLES
 from lesionary.shards import Shard
 
@@ -254,10 +262,16 @@ class Lake:
         unknown = set(columns or ()) - set(known_table(table).column_names)
         if unknown:
             raise UsageError(f"table {table} has no column {', '.join(sorted(unknown))}")
-        try:
+
+        def collect() -> pa.Table:
             dataset = self.shard_dataset(table, shard_paths)
             return dataset.to_table(columns=None if columns is None else list(columns), filter=where)
+
+        try:
+            return persistently(self.location.filesystem, collect)
         except (pa.ArrowException, OSError) as cause:
+            if is_of_a_store(cause) and not isinstance(cause, FileNotFoundError):
+                raise self._unreadable(table, None, cause) from cause
             raise damaged_shard(self.url, table, self.first_damaged(table, shard_paths, columns)) from cause
 
     def first_damaged(self, table: str, shard_paths: Sequence[str], columns: Sequence[str] | None) -> str | None:
@@ -297,16 +311,20 @@ class Lake:
             write_object(self.location.filesystem, place, content)
 
     def _unreadable(self, table: str, version: int | None, cause: Exception) -> LakeError:
-        # A local log's own reason is a path and a number; a store's says whose fault it is.
-        reason = "" if self.location.is_local or isinstance(cause, TableNotFoundError) else f" ({trouble(cause)})"
+        if is_of_a_store(cause) and not isinstance(cause, TableNotFoundError):
+            return LakeError(
+                f"table {table} cannot be read ({trouble(cause)})",
+                where=self.url,
+                next_step="check the object store and your rights to it, and run the same command again",
+            )
         if version is None:
             return LakeError(
-                f"the log of table {table} cannot be read{reason}",
+                f"the log of table {table} cannot be read",
                 where=self.url,
                 next_step="check your rights to it; if it is damaged, run `lesionary lake repair`",
             )
         return LakeError(
-            f"version {version} of table {table} cannot be read{reason}",
+            f"version {version} of table {table} cannot be read",
             where=self.url,
             next_step="see `lesionary lake history`",
         )
@@ -428,4 +446,8 @@ def shard_footer(lake: Lake, table: str, shard: Shard) -> pq.FileMetaData:
     Raises:
         OSError or pyarrow.ArrowInvalid: the file is missing or its footer damaged.
     """
-    return pq.read_metadata(lake.table_folder(table).join(shard.path), filesystem=lake.location.filesystem)
+    path = lake.table_folder(table).join(shard.path)
+    if lake.location.is_local:
+        return pq.read_metadata(path)
+    with open_remote(lake.location.filesystem, path) as file:
+        return pq.read_metadata(file)

@@ -35,7 +35,7 @@ from lesionary.errors import ArtifactError, LakeError, UsageError
 from lesionary.json_text import parse_json
 from lesionary.lake import Lake
 from lesionary.locations import Location
-from lesionary.object_stores import write_object
+from lesionary.object_stores import persistently, read_object, write_object
 from lesionary.provenance import code_fingerprint
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -367,8 +367,8 @@ def _folders(lake: Lake) -> list[str]:
 def _read_card(lake: Lake, model_id: str) -> ModelCard | None:
     """A model's card; None where the folder holds none."""
     try:
-        with lake.location.filesystem.open_input_stream(_path(lake, model_id, CARD_FILE)) as stream:
-            content = parse_json(stream.read())
+        system = lake.location.filesystem
+        content = parse_json(persistently(system, lambda: read_object(system, _path(lake, model_id, CARD_FILE))))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as cause:

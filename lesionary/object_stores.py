@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 from deltalake.exceptions import DeltaError, TableNotFoundError
@@ -168,7 +168,7 @@ def trouble(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def whole_object(filesystem: fs.FileSystem, path: str) -> Iterator[Any]:
+def whole_object(filesystem: fs.FileSystem, path: str) -> Iterator[pa.NativeFile]:
     """A stream whose object stays only when the block ends well.
 
     Left by an exception, pyarrow's own streams publish what they have got by then.

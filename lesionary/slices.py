@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lesionary.errors import ArtifactError, LakeError
 from lesionary.lake import Lake, damaged_shard
 from lesionary.pixels import decode_slice
+from lesionary.remote_files import open_remote
 from lesionary.shards import Shard
 
 # Open shards: each holds a file descriptor and its footer (about 1 kB a slice).
@@ -138,7 +139,7 @@ class SliceReader:
         """A shard's file; with a footer that was read before, pages are checked as they are read."""
         full = self._folder.join(path)
         # Local shards are mapped: a row group is then read without a system call per column.
-        source = full if self._folder.is_local else self._folder.filesystem.open_input_file(full)
+        source = full if self._folder.is_local else open_remote(self._folder.filesystem, full)
         return pq.ParquetFile(
             source,
             metadata=proved,

@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import fs
 
 from lesionary.artifacts import file_sha256
-from lesionary.errors import ArtifactError
+from lesionary.errors import ArtifactError, LakeError
 from lesionary.lake import Lake, LakeSnapshot, shard_footer
+from lesionary.locations import Location
+from lesionary.object_stores import is_of_a_store, persistently, trouble
 from lesionary.pixels import decode_slice, pixel_digest
+from lesionary.remote_files import open_remote
 from lesionary.schema import QUARANTINE, SERIES, SOURCE_TABLES, TABLES, UNITS
 from lesionary.shards import DIGEST_DIGITS, Shard, digest_in_name
 
@@ -184,7 +187,7 @@ def whole_rows(
 ) -> pa.Table:
     """A table's rows, but for those in damaged shards."""
     paths = [shard.path for shard in snapshot.shards[name] if shard.path not in damaged.get(name, ())]
-    return lake.shard_dataset(name, paths).to_table(columns=columns)
+    return persistently(lake.location.filesystem, lambda: lake.shard_dataset(name, paths).to_table(columns=columns))
 
 
 def _check_shard(lake: Lake, work: tuple[str, Shard]) -> str | None:
@@ -192,7 +195,7 @@ def _check_shard(lake: Lake, work: tuple[str, Shard]) -> str | None:
     folder = lake.table_folder(name)
     label = f"{name}/{Path(shard.path).name}"
     try:
-        with folder.filesystem.open_input_stream(folder.join(shard.path)) as stream:
+        with _opened(folder, shard.path) as stream:
             digest = file_sha256(stream)
         if digest[:DIGEST_DIGITS] != digest_in_name(shard.path):
             return f"{label}: the file is not what was written (its digest differs)"
@@ -200,6 +203,13 @@ def _check_shard(lake: Lake, work: tuple[str, Shard]) -> str | None:
     except FileNotFoundError:
         return f"{label}: the shard is missing"
     except (OSError, pa.ArrowInvalid) as error:
+        if isinstance(error, PermissionError) or is_of_a_store(error):
+            # Nothing is known of the shard then: whoever repairs must not take it for a damaged one.
+            raise LakeError(
+                f"{label}: the shard cannot be looked at ({trouble(error)})",
+                where=lake.url,
+                next_step="check the place and your rights to it, and run the same command again",
+            ) from error
         return f"{label}: the shard cannot be read ({type(error).__name__})"
     if footer.num_rows != shard.rows:
         return f"{label}: {footer.num_rows} rows where the log names {shard.rows}"
@@ -250,13 +260,26 @@ def _check_pixels(lake: Lake, snapshot: LakeSnapshot) -> tuple[int, list[str]]:
     problems: list[str] = []
     decoded = 0
     for shard in snapshot.shards["slices"]:
-        dataset = lake.shard_dataset("slices", [shard.path])
-        for batch in dataset.to_batches(columns=["pixels", "pixel_digest"], batch_size=_DEEP_BATCH_ROWS):
-            for pixels, digest in zip(batch.column(0), batch.column(1), strict=True):
-                decoded += 1
-                if not _pixels_are(pixels, digest.as_py()):
-                    problems.append(f"slices/{shard.path}: a slice does not decode to its digest")
+        count, damaged = persistently(lake.location.filesystem, partial(_check_pixels_of, lake, shard))
+        decoded += count
+        problems += [f"slices/{shard.path}: a slice does not decode to its digest"] * damaged
     return decoded, problems
+
+
+def _check_pixels_of(lake: Lake, shard: Shard) -> tuple[int, int]:
+    """Slices of a shard, and how many of them are damaged."""
+    decoded = damaged = 0
+    dataset = lake.shard_dataset("slices", [shard.path])
+    for batch in dataset.to_batches(columns=["pixels", "pixel_digest"], batch_size=_DEEP_BATCH_ROWS):
+        for pixels, digest in zip(batch.column(0), batch.column(1), strict=True):
+            decoded += 1
+            damaged += not _pixels_are(pixels, digest.as_py())
+    return decoded, damaged
+
+
+def _opened(folder: Location, name: str) -> BinaryIO:
+    path = folder.join(name)
+    return Path(path).open("rb") if folder.is_local else open_remote(folder.filesystem, path)
 
 
 def _pixels_are(pixels: pa.BinaryScalar, digest: str) -> bool:
