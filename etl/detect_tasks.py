@@ -25,7 +25,6 @@ from etl.volumes import published_splits, slices_by_series
 from lesionary.detection_tables import DETECTION_BOXES, DETECTION_SERIES, DETECTIONS
 from lesionary.errors import UsageError
 from lesionary.lake import Lake
-from lesionary.provenance import code_fingerprint, require_same_code
 from lesionary.slices import SliceReader
 from lesionary.splits import split_of_patient
 from lesionary.stack_schema import FindLesions
@@ -125,7 +124,6 @@ class DetectTask:
     """One worker's share: neighbouring series; an `InferenceTask`."""
 
     lake_url: str
-    code: str
     versions: Mapping[str, int]
     shown: DetectorInput
     category_model_id: str | None
@@ -137,11 +135,9 @@ class DetectTask:
         """Look through the series.
 
         Raises:
-            CodeMismatchError: this process runs other code than the driver.
             LakeError: a slice cannot be read.
             InternalError: the model gives no numbers.
         """
-        require_same_code(self.code)
         lake = Lake.open(self.lake_url)
         known = read_series(lake, [one.series_id for one in self.series], self.versions)
         rows: dict[str, list[dict[str, Any]]] = {"detections": [], "boxes": [], "series": []}
@@ -263,7 +259,7 @@ def cut_detect_tasks(
     slices_per_task: int,
 ) -> Iterator[DetectTask]:
     """Neighbouring series in tasks of about equal numbers of slices; series are kept whole."""
-    shared = lake.url, code_fingerprint(), versions, model.shown, model.category_model_id, settings, scope
+    shared = lake.url, versions, model.shown, model.category_model_id, settings, scope
     group: list[SeriesToLookAt] = []
     filled = 0
     for one in series:

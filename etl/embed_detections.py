@@ -33,7 +33,6 @@ from lesionary.detection_tables import DETECTION_SERIES, DETECTIONS
 from lesionary.errors import LakeError
 from lesionary.identifiers import detections_set
 from lesionary.lake import Lake
-from lesionary.provenance import code_fingerprint, require_same_code
 from lesionary.results import GrowingUnit, write_results
 from lesionary.schema import EMBEDDINGS, FEATURE_SETS
 
@@ -49,7 +48,6 @@ _COLUMNS = (
 class CutDetections:
     """A task: patches of some detections, cut from the lake's slices; an `InferenceTask`."""
 
-    code: str
     set_id: str
     lake_url: str
     versions: Mapping[str, int]
@@ -61,10 +59,8 @@ class CutDetections:
         """Cut, and ask the model.
 
         Raises:
-            CodeMismatchError: this process runs other code than the driver.
             LakeError: a slice cannot be read.
         """
-        require_same_code(self.code)
         lesions = [_as_lesion(row) for row in self.rows]
         lake = Lake.open(self.lake_url)
         return cut_and_ask(lake, model, self.set_id, lesions, self.sources, self.versions, self.settings)
@@ -165,11 +161,10 @@ def _tasks(
     sources: Mapping[str, str],
     size: int,
 ) -> Iterator[CutDetections]:
-    code = code_fingerprint()
     for start in range(0, len(rows), size):
         some = tuple(rows[start : start + size])
         own = {row["detection_id"]: sources[row["detection_id"]] for row in some}
-        yield CutDetections(code, model.set_id, lake.url, versions, model.patches, some, own)
+        yield CutDetections(model.set_id, lake.url, versions, model.patches, some, own)
 
 
 def _as_lesion(row: Mapping[str, Any]) -> dict[str, Any]:

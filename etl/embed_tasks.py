@@ -19,7 +19,6 @@ from etl.patches import patch_table
 from lesionary.caches import Cache, open_part, part_names
 from lesionary.lake import Lake
 from lesionary.patch_schema import PATCHES
-from lesionary.provenance import code_fingerprint, require_same_code
 from lesionary.schema import EMBEDDINGS
 from lesionary.slices import SliceReader
 
@@ -54,7 +53,6 @@ class EmbedResult:
 class CachedPatches:
     """A task: patches of some parts of a cache; an `InferenceTask`."""
 
-    code: str
     set_id: str
     cache_url: str
     parts: tuple[tuple[str, tuple[int, ...] | None], ...]
@@ -65,10 +63,8 @@ class CachedPatches:
         """Ask the model part by part.
 
         Raises:
-            CodeMismatchError: this process runs other code than the driver.
             ArtifactError: the cache is damaged.
         """
-        require_same_code(self.code)
         tables = []
         for name, rows in self.parts:
             patches = open_part(self.cache_url, name)
@@ -82,7 +78,6 @@ class CachedPatches:
 class CutPatches:
     """A task: patches of some lesions, cut from the lake's slices on the spot; an `InferenceTask`."""
 
-    code: str
     set_id: str
     lake_url: str
     versions: Mapping[str, int]
@@ -94,10 +89,8 @@ class CutPatches:
         """Cut, and ask the model.
 
         Raises:
-            CodeMismatchError: this process runs other code than the driver.
             LakeError: a slice cannot be read.
         """
-        require_same_code(self.code)
         lake = Lake.open(self.lake_url)
         wanted = pa.array(list(self.sources), pa.string())
         lesions = read_rows(lake, "lesions", self.series_ids, LESION_COLUMNS, self.versions)
@@ -148,7 +141,6 @@ def cut_and_ask(
 
 def cached_tasks(cache: Cache, set_id: str, wanted: Wanted, patches_per_task: int) -> list[CachedPatches]:
     """The wanted lesions that a cache has patches of, in tasks of about so many, parts kept together."""
-    code = code_fingerprint()
     groups: list[list[tuple[str, tuple[int, ...] | None]]] = []
     names: list[list[str]] = []
     for part, count in part_names(cache):
@@ -162,7 +154,7 @@ def cached_tasks(cache: Cache, set_id: str, wanted: Wanted, patches_per_task: in
             groups[-1].append((part, None if len(some) == count else tuple(some)))
             names[-1] += [lesion_ids[row] for row in some]
     return [
-        CachedPatches(code, set_id, cache.url, tuple(parts), {name: wanted.sources[name] for name in some})
+        CachedPatches(set_id, cache.url, tuple(parts), {name: wanted.sources[name] for name in some})
         for parts, some in zip(groups, names, strict=True)
     ]
 
@@ -176,7 +168,6 @@ def cut_tasks(
     patches_per_task: int,
 ) -> list[CutPatches]:
     """The wanted lesions by whole series, in tasks of about so many lesions."""
-    code = code_fingerprint()
     by_series: dict[str, list[str]] = {}
     for lesion_id in wanted.sources:
         by_series.setdefault(wanted.series[lesion_id], []).append(lesion_id)
@@ -190,7 +181,7 @@ def cut_tasks(
         counts[-1] += len(by_series[series_id])
     return [
         CutPatches(
-            code, set_id, lake.url, versions, settings, tuple(group),
+            set_id, lake.url, versions, settings, tuple(group),
             {name: wanted.sources[name] for series_id in group for name in by_series[series_id]},
         )
         for group in groups

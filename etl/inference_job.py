@@ -14,8 +14,9 @@ import ray.data
 from ray.exceptions import RayError
 
 from etl.inference import InferenceTask, ModelMaker
-from etl.ingest_job import our_error, prepare_ray_data
+from etl.ingest_job import begin_work, our_error, prepare_ray_data
 from lesionary.errors import LesionaryError, UsageError
+from lesionary.provenance import worker_contract
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class ActorPool:
         self._require_room()
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _Actor,
-            fn_constructor_args=(pickle.dumps(make_model),),
+            fn_constructor_args=(pickle.dumps(make_model), worker_contract(networks=True)),
             batch_size=1,
             batch_format="numpy",
             concurrency=min(self.actors, len(rows)),
@@ -79,12 +80,14 @@ class ActorPool:
 class _Actor:
     """A model in a process of its own. It is made with the first task, so that its errors arrive as a task's do."""
 
-    def __init__(self, make_model: bytes) -> None:
+    def __init__(self, make_model: bytes, contract: str) -> None:
         self._make_model = make_model
+        self._contract = contract
         self._model: Any = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         if self._model is None:
+            begin_work(self._contract)
             self._model = pickle.loads(self._make_model)()  # noqa: S301 (our own bytes, from our own driver)
         tasks: list[InferenceTask[Any, Any]] = [pickle.loads(task) for task in batch["task"]]  # noqa: S301 (ours)
         return {"result": [pickle.dumps(task.run(self._model)) for task in tasks]}

@@ -13,7 +13,9 @@ import ray.data
 from ray.exceptions import RayError
 
 from etl.running import Task
+from lesionary.core_dumps import forbid_core_dumps
 from lesionary.errors import InternalError, LesionaryError
+from lesionary.provenance import require_same_contract, worker_contract
 
 
 def run_on_ray(tasks: Iterable[Task[Any]]) -> Iterator[Any]:
@@ -29,7 +31,8 @@ def run_on_ray(tasks: Iterable[Task[Any]]) -> Iterator[Any]:
     rows = [{"task": pickle.dumps(task)} for task in tasks]
     if not rows:
         return
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_run_pickled, num_cpus=1)
+    contract = {"contract": worker_contract()}
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_run_pickled, fn_kwargs=contract, num_cpus=1)
     try:
         for row in dataset.iter_rows():
             yield pickle.loads(row["result"])  # noqa: S301 (our own bytes, from our own workers)
@@ -49,9 +52,21 @@ def prepare_ray_data() -> None:
     context.raise_original_map_exception = True
 
 
-def _run_pickled(row: dict[str, bytes]) -> dict[str, bytes]:
+def _run_pickled(row: dict[str, bytes], *, contract: str) -> dict[str, bytes]:
+    begin_work(contract)
     task: Task[Any] = pickle.loads(row["task"])  # noqa: S301 (our own bytes, from our own driver)
     return {"result": pickle.dumps(task.run())}
+
+
+def begin_work(contract: str) -> None:
+    """What a worker does before it unpickles anything: what another release's task looks like, nobody knows.
+
+    Raises:
+        CodeMismatchError: this process would not make the rows that the driver expects.
+    """
+    # On a cluster that others started, workers have the limits of others.
+    forbid_core_dumps()
+    require_same_contract(contract, f"Ray worker on node {ray.util.get_node_ip_address()}")
 
 
 def our_error(error: BaseException) -> LesionaryError:

@@ -19,10 +19,8 @@ from etl.quality import Quarantined
 from etl.release import ReleaseUnit, SliceRow, read_images
 from etl.release_tables import ImagesOutcome, describe_unit
 from etl.supervision import ChildLimits, this_process_child
-from lesionary.core_dumps import forbid_core_dumps
 from lesionary.lake import Lake
 from lesionary.pixels import encode_slice, pixel_digest
-from lesionary.provenance import code_fingerprint, require_same_code
 from lesionary.schema import SLICES, SOURCE_TABLES
 from lesionary.settings import IngestSettings
 from lesionary.shards import Shard, ShardWriter
@@ -42,17 +40,12 @@ class IngestTask:
     number: int
     ingest_id: str
     lake_url: str
-    code: str
     tree: SourceTree
     units: tuple[Unit, ...]
     child_limits: ChildLimits
 
     def run(self) -> "TaskResult":
-        """Read, check, encode and write the task's units.
-
-        Raises:
-            CodeMismatchError: this process runs other code than the driver.
-        """
+        """Read, check, encode and write the task's units."""
         return run_task(self)
 
 
@@ -86,21 +79,14 @@ def cut_tasks(
             filled = 0
         groups[-1].append(unit)
         filled += unit.byte_count
-    code = code_fingerprint()
     return [
-        IngestTask(number, ingest_id, lake_url, code, tree, tuple(group), child_limits)
+        IngestTask(number, ingest_id, lake_url, tree, tuple(group), child_limits)
         for number, group in enumerate(groups, 1)
     ]
 
 
 def run_task(task: IngestTask) -> TaskResult:
-    """Read, check, encode and write one task's units.
-
-    Raises:
-        CodeMismatchError: this process runs other code than the driver.
-    """
-    require_same_code(task.code)
-    forbid_core_dumps()
+    """Read, check, encode and write one task's units."""
     folder = Lake.open(task.lake_url).table_folder("slices")
     described: list[dict[str, pa.Table]] = []
     with (

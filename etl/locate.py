@@ -37,7 +37,6 @@ from etl.locate_tasks import (
     scored_rows,
 )
 from lesionary.lake import Lake
-from lesionary.provenance import code_fingerprint
 from lesionary.results import write_results
 from lesionary.schema import LESIONS, LOCATION_MODELS, LOCATIONS, RESULT_TABLES, SERIES_LOCATIONS, SLICE_HEIGHTS
 
@@ -144,7 +143,7 @@ def locate(
     if todo:
         infer, workers = choose_inference(to_score)
         size = slices_per_task or max(_FEWEST_SLICES, min(_MOST_SLICES, to_score // (workers * _TASKS_PER_WORKER)))
-        tasks = cut_score_tasks(lake, code_fingerprint(), model.model_id, model.side, todo, size)
+        tasks = cut_score_tasks(lake, model.model_id, model.side, todo, size)
         scored = infer(tasks, model.maker)
         _commit_heights(lake, scored, commit_seconds, lambda done: progress and progress(done, to_score))
     places, heights = _follow(lake, model, series)

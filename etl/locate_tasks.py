@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from etl.volumes import shrink
 from lesionary.errors import InternalError
 from lesionary.lake import Lake
-from lesionary.provenance import require_same_code
 from lesionary.schema import SLICE_HEIGHTS
 from lesionary.slices import SliceReader
 
@@ -64,7 +63,6 @@ class ScoreTask:
     """One worker's share: neighbouring series; an `InferenceTask`."""
 
     lake_url: str
-    code: str
     model_id: str
     side: int
     series: tuple[SeriesSlices, ...]
@@ -73,11 +71,9 @@ class ScoreTask:
         """Read, shrink and score; rows of `slice_heights`.
 
         Raises:
-            CodeMismatchError: this process runs other code than the driver.
             LakeError: a slice cannot be read.
             InternalError: the model gives no finite height.
         """
-        require_same_code(self.code)
         wanted = [(one.series_id, index) for one in self.series for index in one.slice_indices]
         heights = np.empty(len(wanted), np.float32)
         with SliceReader(Lake.open(self.lake_url)) as reader:
@@ -146,7 +142,6 @@ def scored_rows(lake: Lake, model_id: str, columns: Sequence[str]) -> pa.Table:
 
 def cut_score_tasks(
     lake: Lake,
-    code: str,
     model_id: str,
     side: int,
     series: Sequence[SeriesSlices],
@@ -157,12 +152,12 @@ def cut_score_tasks(
     filled = 0
     for one in series:
         if group and filled + len(one.slice_indices) > slices_per_task:
-            yield ScoreTask(lake.url, code, model_id, side, tuple(group))
+            yield ScoreTask(lake.url, model_id, side, tuple(group))
             group, filled = [], 0
         group.append(one)
         filled += len(one.slice_indices)
     if group:
-        yield ScoreTask(lake.url, code, model_id, side, tuple(group))
+        yield ScoreTask(lake.url, model_id, side, tuple(group))
 
 
 def _slices_by_series(lake: Lake) -> dict[str, tuple[tuple[int, ...], tuple[float | None, ...]]]:

@@ -16,7 +16,6 @@ from etl.mask_making import METHOD, LeftOut, Mark, Masked, make_masks
 from etl.patch_cutting import read_series
 from lesionary.detection_tables import DETECTIONS, MASKED_LESIONS, MASKS
 from lesionary.lake import Lake
-from lesionary.provenance import require_same_code
 from lesionary.recist import FIRST_CENTERS
 from lesionary.schema import COORDINATE_COLUMNS, LESIONS
 from lesionary.slices import SliceReader
@@ -55,7 +54,6 @@ class MaskTask:
     """One worker's share: some series with their marks."""
 
     lake_url: str
-    code: str
     versions: Mapping[str, int]
     marked_by: str
     series: tuple[SeriesMarks, ...]
@@ -64,10 +62,8 @@ class MaskTask:
         """Make the masks.
 
         Raises:
-            CodeMismatchError: this process runs other code than the driver.
             LakeError: a slice cannot be read.
         """
-        require_same_code(self.code)
         lake = Lake.open(self.lake_url)
         described = read_series(lake, [one.series_id for one in self.series], self.versions)
         masks: list[dict[str, Any]] = []
@@ -133,7 +129,7 @@ def marks_of_detections(lake: Lake, model_id: str) -> list[SeriesMarks]:
 
 
 def cut_mask_tasks(
-    lake: Lake, code: str, versions: Mapping[str, int], marked_by: str, series: Sequence[SeriesMarks], marks: int
+    lake: Lake, versions: Mapping[str, int], marked_by: str, series: Sequence[SeriesMarks], marks: int
 ) -> list[MaskTask]:
     """Neighbouring series in tasks of about so many marks, none above unless a single series is."""
     groups: list[list[SeriesMarks]] = []
@@ -144,7 +140,7 @@ def cut_mask_tasks(
             filled = 0
         groups[-1].append(one)
         filled += len(one.marks)
-    return [MaskTask(lake.url, code, versions, marked_by, tuple(group)) for group in groups]
+    return [MaskTask(lake.url, versions, marked_by, tuple(group)) for group in groups]
 
 
 def _by_series(marks: Mapping[str, list[Mark]]) -> list[SeriesMarks]:

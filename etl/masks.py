@@ -26,7 +26,6 @@ from etl.mask_tasks import (
 from etl.running import RunnerChoice, always_here
 from lesionary.detection_tables import MASKED_LESIONS, MASKS
 from lesionary.lake import Lake
-from lesionary.provenance import code_fingerprint
 from lesionary.results import write_results
 
 _COMMIT_SECONDS = 60.0
@@ -100,7 +99,7 @@ def measure(
     total = sum(len(one.marks) for one in due)
     if due:
         runner, _ = choose_runner(_bytes_to_read(lake, versions, total))
-        tasks = cut_mask_tasks(lake, code_fingerprint(), versions, marked_by, due, _MARKS_PER_TASK)
+        tasks = cut_mask_tasks(lake, versions, marked_by, due, _MARKS_PER_TASK)
         _commit_results(lake, runner(tasks), commit_seconds, lambda done: progress and progress(done, total))
     return _summary(lake, marked_by, series, due, time.monotonic() - started)
 

@@ -22,8 +22,6 @@ from etl.pacs_files import Found, LookAtFile
 from etl.pacs_rows import MarkPlace, lesion_row, mark_row, series_row
 from etl.quality import Quarantined, Reason, RefusedError
 from etl.supervision import ChildLimits, this_process_child
-from lesionary.core_dumps import forbid_core_dumps
-from lesionary.provenance import require_same_code
 
 SOURCE_KIND = "pacs"
 
@@ -95,20 +93,12 @@ class PacsUnit:
 class LookTask:
     """Files for one worker to look at."""
 
-    code: str
     tree: SourceTree
     members: tuple[Member, ...]
     limits: ChildLimits
 
     def run(self) -> "LookResult":
-        """Look at every file.
-
-        Raises:
-            CodeMismatchError: this process runs other code than the driver.
-        """
-        require_same_code(self.code)
-        # On a cluster that others started, workers have the limits of others.
-        forbid_core_dumps()
+        """Look at every file."""
         result = LookResult()
         with self.tree:
             answers = this_process_child(self.limits).map(LookAtFile(self.tree), self.members)
@@ -130,12 +120,10 @@ class LookResult:
     refused: list[Quarantined] = field(default_factory=list)
 
 
-def cut_looks(
-    members: Sequence[Member], tree: SourceTree, code: str, workers: int, limits: ChildLimits
-) -> list[LookTask]:
+def cut_looks(members: Sequence[Member], tree: SourceTree, workers: int, limits: ChildLimits) -> list[LookTask]:
     """Neighbouring files in tasks that keep every worker busy."""
     size = min(max(len(members) // (workers * _LOOKS_PER_WORKER), _SMALLEST_LOOK), _LARGEST_LOOK)
-    return [LookTask(code, tree, tuple(members[at : at + size]), limits) for at in range(0, len(members), size)]
+    return [LookTask(tree, tuple(members[at : at + size]), limits) for at in range(0, len(members), size)]
 
 
 @dataclass(slots=True)

@@ -28,7 +28,6 @@ from etl.running import RunnerChoice, always_here
 from lesionary.caches import Cache, CachePart, CacheWriter, drop_old_caches, find_cache, list_caches, write_part
 from lesionary.lake import Lake
 from lesionary.patch_schema import BUCKETS, PATCH_KIND, PATCHES, PIXEL_MM, SLICE_STEP_MM, SLICES_PER_PATCH
-from lesionary.provenance import code_fingerprint, require_same_code
 from lesionary.slices import SliceReader
 
 # Raised when the same recipe and lake would give other patches than before.
@@ -100,7 +99,6 @@ class PatchTask:
     number: int
     lake_url: str
     cache_url: str
-    code: str
     versions: Mapping[str, int]
     settings: PatchSettings
     series_ids: tuple[str, ...]
@@ -108,12 +106,7 @@ class PatchTask:
     located: Mapping[str, float]
 
     def run(self) -> "PatchResult":
-        """Cut the task's patches and write its part.
-
-        Raises:
-            CodeMismatchError: this process runs other code than the driver.
-        """
-        require_same_code(self.code)
+        """Cut the task's patches and write its part."""
         lake = Lake.open(self.lake_url)
         rows = read_rows(lake, "lesions", self.series_ids, LESION_COLUMNS, self.versions).to_pylist()
         series = read_series(lake, self.series_ids, self.versions)
@@ -183,13 +176,11 @@ def _tasks(
         for series_id, lesion_id in zip(names["series_id"].to_pylist(), names["lesion_id"].to_pylist(), strict=True):
             if lesion_id in located:
                 heights.setdefault(series_id, {})[lesion_id] = located[lesion_id]
-    code = code_fingerprint()
     return [
         PatchTask(
             number=number,
             lake_url=lake.url,
             cache_url=url,
-            code=code,
             versions=versions,
             settings=settings,
             series_ids=tuple(group),

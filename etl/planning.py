@@ -23,7 +23,6 @@ from etl.running import RunnerChoice, always_here
 from etl.supervision import ChildLimits
 from lesionary.errors import SourceError, UsageError
 from lesionary.identifiers import DEFAULT_NAMESPACE, PACS_NAMESPACE
-from lesionary.provenance import code_fingerprint
 from lesionary.settings import IngestSettings
 
 # Enhanced CT keeps a whole series in one file, and a slice outside the patient deflates to nothing.
@@ -112,7 +111,7 @@ def plan_sources(
     pseudonymiser = _pseudonymiser(settings, dry_run=dry_run)
     limits = ChildLimits(settings.file_memory_mb << 20, float(settings.file_seconds))
     runner, workers = choose_runner(len(dicom) * _LOOK_COST_BYTES)
-    looks = cut_looks(dicom, tree, code_fingerprint(), workers, limits)
+    looks = cut_looks(dicom, tree, workers, limits)
     source_name = pseudonymiser.name("source", origin).rsplit("-", 1)[1][:8]
     days = _no_days if dry_run else partial(first_days, key_file(settings))
     results = _told(runner(looks), len(dicom), progress)

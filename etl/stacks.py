@@ -23,7 +23,6 @@ from lesionary.caches import Cache, CachePart, CacheWriter, find_cache, write_pa
 from lesionary.errors import LakeError, UsageError
 from lesionary.lake import Lake
 from lesionary.pixels import encode_slice
-from lesionary.provenance import code_fingerprint, require_same_code
 from lesionary.recist import FIRST_CENTERS
 from lesionary.schema import COORDINATE_COLUMNS
 from lesionary.slices import SliceReader
@@ -126,19 +125,13 @@ class StackTask:
     number: int
     lake_url: str
     cache_url: str
-    code: str
     versions: Mapping[str, int]
     settings: TrainingStacks
     series_ids: tuple[str, ...]
     marked: int
 
     def run(self) -> StackResult:
-        """Cut the task's stacks and write its part.
-
-        Raises:
-            CodeMismatchError: this process runs other code than the driver.
-        """
-        require_same_code(self.code)
+        """Cut the task's stacks and write its part."""
         lake = Lake.open(self.lake_url)
         lesions: dict[str, dict[int, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
         for row in read_rows(lake, "lesions", self.series_ids, _LESION_COLUMNS, self.versions).to_pylist():
@@ -162,18 +155,17 @@ def _tasks(lake: Lake, settings: TrainingStacks, versions: Mapping[str, int], ur
     """Neighbouring series in tasks of about equal numbers of marked slices."""
     names = lake.read("lesions", version=versions["lesions"], columns=("series_id", "slice_index"))
     marked = names.group_by(["series_id"]).aggregate([("slice_index", "count_distinct")]).sort_by("series_id")
-    code = code_fingerprint()
     group: list[str] = []
     filled = number = 0
     pairs = zip(marked["series_id"].to_pylist(), marked["slice_index_count_distinct"].to_pylist(), strict=True)
     for series_id, slices in pairs:
         if group and filled + slices > _STACKS_PER_PART:
-            yield StackTask(number, lake.url, url, code, versions, settings, tuple(group), filled)
+            yield StackTask(number, lake.url, url, versions, settings, tuple(group), filled)
             group, filled, number = [], 0, number + 1
         group.append(series_id)
         filled += slices
     if group:
-        yield StackTask(number, lake.url, url, code, versions, settings, tuple(group), filled)
+        yield StackTask(number, lake.url, url, versions, settings, tuple(group), filled)
 
 
 def _series_rows(

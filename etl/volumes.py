@@ -21,7 +21,6 @@ from lesionary.caches import Cache, CachePart, CacheWriter, find_cache, write_pa
 from lesionary.errors import LakeError, UsageError
 from lesionary.lake import Lake
 from lesionary.pixels import MAX_SIDE_PX
-from lesionary.provenance import code_fingerprint, require_same_code
 from lesionary.slices import SliceReader
 from lesionary.splits import split_of_patient
 
@@ -100,7 +99,6 @@ class VolumeTask:
     number: int
     url: str
     lake_url: str
-    code: str
     side: int
     volumes: tuple[Volume, ...]
 
@@ -108,10 +106,8 @@ class VolumeTask:
         """Read, shrink and write.
 
         Raises:
-            CodeMismatchError: this process runs other code than the driver.
             LakeError: a slice cannot be read.
         """
-        require_same_code(self.code)
         with SliceReader(Lake.open(self.lake_url)) as reader:
             tables = [_table(volume, reader, self.side) for volume in self.volumes]
         return write_part(self.url, self.number, pa.concat_tables(tables).combine_chunks())
@@ -288,16 +284,15 @@ def published_splits(lake: Lake, version: int) -> dict[str, str]:
 
 def _tasks(lake: Lake, url: str, volumes: Sequence[Volume], side: int) -> Iterator[VolumeTask]:
     """Neighbouring volumes in tasks of about equal numbers of slices."""
-    code = code_fingerprint()
     group: list[Volume] = []
     number = filled = 0
     for volume in volumes:
         if group and filled + len(volume.slice_indices) > _ROWS_PER_PART:
-            yield VolumeTask(number, url, lake.url, code, side, tuple(group))
+            yield VolumeTask(number, url, lake.url, side, tuple(group))
             group, filled, number = [], 0, number + 1
         group.append(volume)
         filled += len(volume.slice_indices)
-    yield VolumeTask(number, url, lake.url, code, side, tuple(group))
+    yield VolumeTask(number, url, lake.url, side, tuple(group))
 
 
 def _table(volume: Volume, reader: SliceReader, side: int) -> pa.Table:

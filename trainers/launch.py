@@ -39,8 +39,9 @@ from ray.train import (
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
+from lesionary.core_dumps import forbid_core_dumps
 from lesionary.errors import InternalError, LesionaryError
-from lesionary.provenance import code_fingerprint, require_same_code
+from lesionary.provenance import require_same_contract, worker_contract
 from trainers.board import Board
 from trainers.places import StepReport
 from trainers.running import Listener, Outcome, Shelf, outcome_of, take_part
@@ -78,7 +79,6 @@ class _Order:
     """What every worker is told."""
 
     run: Run
-    code: str
     threads: int
     board: ActorHandle
 
@@ -102,7 +102,7 @@ def train_on_ray(run: Run, workers: Workers, listener: Listener | None = None) -
     run.forget_foreign(_RAY_SNAPSHOT)
     board = ray.remote(num_cpus=0)(Board).remote()
     threads = workers.threads or _threads_of_each(workers)
-    order = _Order(run, code_fingerprint(), threads, board)
+    order = _Order(run, threads, board)
     starts = _fit(_trainer(order, workers), order, listener)
     return outcome_of(run, restarts=max(0, starts - 1))
 
@@ -116,7 +116,7 @@ def _trainer(order: _Order, workers: Workers) -> TorchTrainer:
     alone_on_gpu = workers.gpus >= 1 or (workers.gpus > 0 and workers.count == 1)
     return TorchTrainer(
         _work,
-        train_loop_config={"order": order},
+        train_loop_config={"contract": worker_contract(networks=True), "order": order},
         torch_config=TorchConfig(backend="nccl" if alone_on_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
@@ -219,8 +219,10 @@ def _ours_within(error: BaseException) -> LesionaryError | None:
 
 def _work(config: dict[str, Any]) -> None:
     """What Ray runs in each worker."""
+    # On a cluster that others started, workers have the limits of others.
+    forbid_core_dumps()
+    require_same_contract(config["contract"], f"Ray worker on node {ray.util.get_node_ip_address()}")
     order: _Order = config["order"]
-    require_same_code(order.code)
     # Ray gives each worker one thread, whatever it was granted.
     torch.set_num_threads(order.threads)
     with tempfile.TemporaryDirectory(prefix="lesionary-") as scratch:

@@ -129,9 +129,12 @@ class Campaign:
         self._ingested = work / "ingested"
         self._wanted: dict[str, str] = {}
         self._working_s: dict[str, float] = {}
-        for job in JOBS:
-            lake = self._ingested if job == "ingest" else self._copy("calm-embed")
-            self._calm(job, lake)
+        try:
+            for job in JOBS:
+                self._calm(job, self._ingested if job == "ingest" else self._copy("calm-embed"))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the cluster."""
@@ -149,10 +152,12 @@ class Campaign:
         job = self._start(plan.job, lake)
         landed = self._wait_until(job, lake, plan)
         reached = len(_written(plan.job, lake))
+        reruns = 0
         if landed:
             self._harm(plan, job)
-        reruns = self._end(plan, job, lake, problems) if landed else 0
-        _finished(job, problems, "the job") if not landed else None
+            reruns = self._end(plan, job, lake, problems)
+        else:
+            _finished(job, problems, "the job")
         self._check(plan.job, lake, problems)
         self._mend()
         shutil.rmtree(lake, ignore_errors=True)
@@ -282,6 +287,11 @@ def _ended_with_one_line(job: subprocess.Popen, problems: list[str]) -> None:
         problems.append(f"after the head's death the command ended with {job.returncode}: {said.strip()[-600:]}")
 
 
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=7)
@@ -296,19 +306,19 @@ def _main() -> None:
     with tempfile.TemporaryDirectory(prefix="lsn-campaign-") as work:
         campaign = Campaign(Path(work))
         try:
-            print(f"{campaign.cluster.form}; calm runs work for {campaign.calm_seconds()} s", flush=True)
+            _say(f"{campaign.cluster.form}; calm runs work for {campaign.calm_seconds()} s")
             for number in numbers:
                 plan = plan_of(chosen.seed, number)
                 outcome = campaign.run(plan if chosen.harm is None else replace(plan, harm=chosen.harm))
                 failed += bool(outcome.problems)
                 line = json.dumps({"seed": chosen.seed} | asdict(outcome))
-                print(line, flush=True)
+                _say(line)
                 if chosen.results:
                     with chosen.results.open("a") as sink:
                         sink.write(line + "\n")
         finally:
             campaign.close()
-    print(f"{failed} of {len(numbers)} runs ended otherwise than the calm run")
+    _say(f"{failed} of {len(numbers)} runs ended otherwise than the calm run")
     sys.exit(bool(failed))
 
 

@@ -223,7 +223,8 @@ class RayNodes:
 
     def run(self, command: list[str], **options: object) -> subprocess.CompletedProcess:
         """Run something beside the head, as a driver would."""
-        return subprocess.run([*self.head.prefix, *command], env=self.environment(), **{"check": False} | options)
+        command = [*self.head.prefix, *command]
+        return subprocess.run(command, env=self.environment(), **options)  # noqa: PLW1510 (the caller's business)
 
     def close(self) -> None:
         """End every process and take the network and the folder away."""

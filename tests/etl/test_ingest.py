@@ -1,9 +1,9 @@
 """A release goes in: every input accounted for, twice changes nothing, killed or changed it still comes out right."""
 
+import json
 import os
 import shutil
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import imagecodecs
@@ -21,6 +21,7 @@ from etl.quality import Flag, Reason
 from etl.running import run_here
 from lesionary.errors import CodeMismatchError, SourceError
 from lesionary.lake import Lake
+from lesionary.provenance import code_fingerprint, worker_contract
 from lesionary.schema import TABLES
 from lesionary.settings import IngestSettings
 from lesionary.slices import SliceReader
@@ -308,17 +309,6 @@ def test_source_without_images_is_named(tmp_path, content, sentence):
         plan_sources([str(tmp_path / "r")], IngestSettings(key_file=str(tmp_path / "key")))
 
 
-def test_worker_with_other_code_stops_the_job(lake, release):
-    plan = plan_sources([str(release)], IngestSettings(namespace="dl"))
-
-    def other_code(tasks):
-        return (run_task(replace(task, code="0" * 16)) for task in tasks)
-
-    with pytest.raises(CodeMismatchError):
-        ingest(lake, plan, QUICK, choose_runner=lambda _: (other_code, 1))
-    assert lake.read("units").num_rows == 0
-
-
 @pytest.mark.parametrize("finished_tasks", [0, 1, 2])
 def test_interrupted_ingest_resumes_and_ends_as_if_never_interrupted(tmp_path, release, finished_tasks, monkeypatch):
     monkeypatch.setattr("etl.ingest_tasks._SMALLEST_TASK_BYTES", 1)  # a task for every series
@@ -368,14 +358,15 @@ def test_ray_gives_the_same_rows_as_this_process(tmp_path, release, ray_cluster)
 
 
 @pytest.mark.ray
-def test_our_errors_come_back_from_ray_as_themselves(lake, release, ray_cluster):
+def test_our_errors_come_back_from_ray_as_themselves(lake, release, ray_cluster, monkeypatch):
     from etl.ingest_job import run_on_ray
 
-    def other_code(tasks):
-        return run_on_ray([replace(task, code="0" * 16) for task in tasks])
+    other = json.loads(worker_contract()) | {"code": "0" * 16}
+    monkeypatch.setattr("etl.ingest_job.worker_contract", lambda: json.dumps(other))
 
-    with pytest.raises(CodeMismatchError, match="install the same lesionary wheel"):
-        take_in(lake, release, runner=other_code)
+    with pytest.raises(CodeMismatchError, match=f"on node .*code {code_fingerprint()} where the driver has 0000"):
+        take_in(lake, release, runner=run_on_ray)
+    assert lake.read("units").num_rows == 0
 
 
 made_up_fields = st.sampled_from(["", "NaN", "-1", "1, 2", "768, 768", "0.8, 0.8, -5", "x", "9" * 30, "1e9, 1", "3, 1"])

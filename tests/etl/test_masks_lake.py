@@ -150,9 +150,7 @@ def test_what_was_committed_before_a_kill_is_kept(lake):
 
     def one_series_each(tasks):
         for task in tasks:
-            yield from (
-                MaskTask(task.lake_url, task.code, task.versions, task.marked_by, (one,)) for one in task.series
-            )
+            yield from (MaskTask(task.lake_url, task.versions, task.marked_by, (one,)) for one in task.series)
 
     with pytest.raises(KeyboardInterrupt):
         measure(lake, choose_runner=lambda _: (lambda tasks: dies(one_series_each(tasks)), 1), commit_seconds=0)
@@ -167,7 +165,7 @@ def test_rows_do_not_depend_on_how_the_work_was_shared(tmp_path, folder):
     def backwards(tasks):
         for task in reversed(list(tasks)):
             for one in reversed(task.series):
-                yield MaskTask(task.lake_url, task.code, task.versions, task.marked_by, (one,)).run()
+                yield MaskTask(task.lake_url, task.versions, task.marked_by, (one,)).run()
 
     rows = []
     for name, runner in (("a", None), ("b", backwards)):

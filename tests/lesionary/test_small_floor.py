@@ -7,10 +7,9 @@ import pytest
 
 from lesionary.anatomy import LESION_TYPES, code_from_lesion_type, lesion_type_from_code
 from lesionary.artifacts import atomic_file, atomic_write_json, read_json
-from lesionary.errors import ArtifactError, CodeMismatchError, UnwritableError, UsageError
+from lesionary.errors import ArtifactError, UnwritableError, UsageError
 from lesionary.identifiers import checked_namespace, new_ingest_id
 from lesionary.locations import open_location
-from lesionary.provenance import code_fingerprint, require_same_code
 from lesionary.splits import split_from_code, split_of_patient
 
 
@@ -100,13 +99,6 @@ def test_damaged_json_is_named(tmp_path):
 
     with pytest.raises(ArtifactError, match="a.json: cannot be read"):
         read_json(path)
-
-
-def test_code_fingerprint_is_compared():
-    require_same_code(code_fingerprint())
-
-    with pytest.raises(CodeMismatchError, match="install the same"):
-        require_same_code("0" * 16)
 
 
 def test_plain_paths_become_absolute(tmp_path, monkeypatch):
