@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from cli.cluster_watch import ending_with_the_cluster
 from lesionary.errors import UsageError
 from lesionary.provenance import package_root
 from lesionary.secret_files import make_secret
@@ -44,20 +45,27 @@ def ray_session(address: str | None = None, workers: int = 0) -> Iterator[None]:
 
     Raises:
         UsageError: the named cluster does not answer.
+        InternalError: the cluster was lost meanwhile.
     """
     _silence_ray()
-    import ray
-
     if address is None or address == "local":
-        with _session_folder() as folder, _started_locally(folder, workers):
+        with _session_folder() as folder, _started_locally(folder, workers), ending_with_the_cluster():
             yield
         return
+    with _joined(address), ending_with_the_cluster(address):
+        yield
+
+
+@contextlib.contextmanager
+def _joined(address: str) -> Iterator[None]:
+    import ray
+
     with contextlib.chdir(package_root()):
         try:
             _require_listener(address)
             with _unheard(), _command_line_kept_back():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (OSError, ValueError, RuntimeError) as cause:
+        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as cause:
             raise UsageError(
                 f"the Ray cluster does not answer ({type(cause).__name__})",
                 where=f"--ray-address {address}",

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from killed_sessions import kill_session, start_session
+from killed_sessions import kill_session, start_kept_session
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -167,7 +167,7 @@ class RayNodes:
         address, prefix = self._network.join(number) if self._network else ("127.0.0.1", [])
         role = ["--address", self.address] if self.nodes else ["--head", "--port", str(self._port)]
         command = [
-            *prefix, "setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "ray.scripts.scripts", "start", *role,
+            *prefix, sys.executable, "-m", "ray.scripts.scripts", "start", *role,
             "--node-ip-address", address, "--num-cpus", str(self._cores), "--num-gpus", "0",
             "--object-store-memory", str(_STORE_BYTES), "--min-worker-port", "0", "--max-worker-port", "0",
             "--include-log-monitor", "false", "--disable-usage-stats", "--block",
@@ -175,7 +175,7 @@ class RayNodes:
         if not self.nodes:
             command += ["--include-dashboard", "false", "--temp-dir", str(self._folder / "r")]
         log = (self._folder / f"node{number}.log").open("wb")
-        process = start_session(
+        process = start_kept_session(
             command,
             stdout=log,
             stderr=subprocess.STDOUT,

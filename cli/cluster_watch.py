@@ -1,0 +1,91 @@
+"""A cluster that is lost ends the command with a sentence.
+
+When a cluster's head is gone, its other nodes work on for a minute, and then Ray's core ends the driver's process with
+code 1 and not a word. Nothing in Python can catch that, so a thread knocks at the head meanwhile and interrupts the
+main thread a little earlier: not at once, since a head that keeps its state elsewhere may come back.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+from lesionary.errors import InternalError
+
+# Ray's core waits for a minute unless this variable says otherwise.
+_CORE_PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
+_CORE_PATIENCE_SECONDS = 60.0
+# Of that, what is left for the sentence to get out, and for everything that is closed on the way.
+_LEAVING_SECONDS = 15.0
+
+_CLIENT = "ray://"
+
+_LOOK_SECONDS = 2.0
+_KNOCK_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def ending_with_the_cluster(address: str | None = None) -> Iterator[None]:
+    """Watch over the connected cluster's head for the duration of the block.
+
+    Args:
+        address: the cluster, as the person named it; None = one of our own.
+
+    Raises:
+        InternalError: the head did not answer for most of a minute.
+    """
+    import ray
+
+    # Whoever is a cluster's client sees the door it came through, not the head's own address.
+    client = address is not None and address.startswith(_CLIENT)
+    watch = _Watch(str(address).removeprefix(_CLIENT) if client else ray.get_runtime_context().gcs_address)
+    watch.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if watch.lost:
+            raise InternalError(
+                "the Ray cluster was lost: its head does not answer any more",
+                where="this machine" if address is None else f"--ray-address {address}",
+                next_step="run the same command again once there is a cluster; what was committed is kept",
+            ) from None
+        raise
+    finally:
+        watch.stop()
+
+
+class _Watch(threading.Thread):
+    """Knocks at a cluster's head, and interrupts the main thread when it is gone for good."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(name="cluster-watch", daemon=True)
+        host, _, port = address.rpartition(":")
+        self._place = (host.strip("[]"), int(port))
+        self._patience_s = float(os.environ.get(_CORE_PATIENCE, _CORE_PATIENCE_SECONDS)) - _LEAVING_SECONDS
+        self._stopped = threading.Event()
+        self.lost = False
+
+    def run(self) -> None:
+        heard = time.monotonic()
+        while not self._stopped.wait(_LOOK_SECONDS):
+            if self._answers():
+                heard = time.monotonic()
+            elif time.monotonic() - heard >= self._patience_s and not self._stopped.is_set():
+                self.lost = True
+                # A real signal: it also ends what the main thread waits for.
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                return
+
+    def stop(self) -> None:
+        """Look no further."""
+        self._stopped.set()
+
+    def _answers(self) -> bool:
+        try:
+            socket.create_connection(self._place, _KNOCK_SECONDS).close()
+        except OSError:
+            return False
+        return True
