@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from cli.cluster_watch import ending_with_the_cluster
+from cli.cluster_watch import ask_for_patience, ending_with_the_cluster
 from lesionary.errors import UsageError
 from lesionary.provenance import package_root
 from lesionary.secret_files import make_secret
@@ -48,16 +48,24 @@ def ray_session(address: str | None = None, workers: int = 0) -> Iterator[None]:
         InternalError: the cluster was lost meanwhile.
     """
     _silence_ray()
+    ask_for_patience()
     if address is None or address == "local":
-        with _session_folder() as folder, _started_locally(folder, workers), ending_with_the_cluster():
-            yield
+        with _session_folder() as folder:
+            _start_locally(folder, workers)
+            with ending_with_the_cluster():
+                yield
         return
-    with _joined(address), ending_with_the_cluster(address):
+    _join(address)
+    with ending_with_the_cluster(address):
         yield
 
 
-@contextlib.contextmanager
-def _joined(address: str) -> Iterator[None]:
+def _join(address: str) -> None:
+    """Connect to a cluster that runs.
+
+    Raises:
+        UsageError: it does not answer, or not to us.
+    """
     import ray
 
     with contextlib.chdir(package_root()):
@@ -69,12 +77,8 @@ def _joined(address: str) -> Iterator[None]:
             raise UsageError(
                 f"the Ray cluster does not answer ({type(cause).__name__})",
                 where=f"--ray-address {address}",
-                next_step="check the address, or leave the option out to run on this machine",
+                next_step="check the address and RAY_AUTH_TOKEN, or leave the option out to run on this machine",
             ) from cause
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _require_listener(address: str) -> None:
@@ -89,8 +93,7 @@ def _require_listener(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
-@contextlib.contextmanager
-def _started_locally(folder: Path, workers: int) -> Iterator[None]:
+def _start_locally(folder: Path, workers: int) -> None:
     import ray
 
     _keep_token_private()
@@ -104,10 +107,6 @@ def _started_locally(folder: Path, workers: int) -> Iterator[None]:
             logging_level=logging.ERROR,
             _temp_dir=str(folder),
         )
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _keep_token_private() -> None:

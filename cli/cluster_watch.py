@@ -1,25 +1,27 @@
 """A cluster that is lost ends the command with a sentence.
 
-When a cluster's head is gone, its other nodes work on for a minute, and then Ray's core ends the driver's process with
-code 1 and not a word. Nothing in Python can catch that, so a thread knocks at the head meanwhile and interrupts the
-main thread a little earlier: not at once, since a head that keeps its state elsewhere may come back.
+When a cluster's head is gone, its other nodes work on for a while, and then Ray's core ends the driver's process with
+code 1 and not a word. Nothing in Python can catch that, so the core is asked to wait longer, and a thread knocks at
+the head meanwhile and interrupts the main thread after a minute: not at once, since a head that keeps its state
+elsewhere may come back. Where the main thread waits inside Ray's core and cannot be interrupted, the thread says the
+sentence itself.
 """
 
 import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
 
 from lesionary.errors import InternalError
 
-# Ray's core waits for a minute unless this variable says otherwise.
+# How long Ray's core waits, read when Ray is imported; half of it is ours, the rest is for the way out.
 _CORE_PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
-_CORE_PATIENCE_SECONDS = 60.0
-# Of that, what is left for the sentence to get out, and for everything that is closed on the way.
-_LEAVING_SECONDS = 15.0
+_CORE_PATIENCE_SECONDS = 120
+_STUCK_SECONDS = 10.0
 
 _CLIENT = "ray://"
 
@@ -27,31 +29,42 @@ _LOOK_SECONDS = 2.0
 _KNOCK_SECONDS = 5.0
 
 
+def ask_for_patience() -> None:
+    """Have Ray's core wait longer than we do; before Ray is imported."""
+    os.environ.setdefault(_CORE_PATIENCE, str(_CORE_PATIENCE_SECONDS))
+
+
 @contextlib.contextmanager
 def ending_with_the_cluster(address: str | None = None) -> Iterator[None]:
-    """Watch over the connected cluster's head for the duration of the block.
+    """Watch over the connected cluster's head for the duration of the block, then leave the cluster.
 
     Args:
         address: the cluster, as the person named it; None = one of our own.
 
     Raises:
-        InternalError: the head did not answer for most of a minute.
+        InternalError: the head did not answer for a minute.
     """
     import ray
 
     # Whoever is a cluster's client sees the door it came through, not the head's own address.
     client = address is not None and address.startswith(_CLIENT)
-    watch = _Watch(str(address).removeprefix(_CLIENT) if client else ray.get_runtime_context().gcs_address)
+    head = str(address).removeprefix(_CLIENT) if client else ray.get_runtime_context().gcs_address
+    lost = InternalError(
+        "the Ray cluster was lost: its head does not answer any more",
+        where="this machine" if address is None else f"--ray-address {address}",
+        next_step="run the same command again once there is a cluster; what was committed is kept",
+    )
+    watch = _Watch(head, lost)
     watch.start()
     try:
-        yield
+        try:
+            yield
+        finally:
+            if not watch.lost:
+                ray.shutdown()
     except KeyboardInterrupt:
         if watch.lost:
-            raise InternalError(
-                "the Ray cluster was lost: its head does not answer any more",
-                where="this machine" if address is None else f"--ray-address {address}",
-                next_step="run the same command again once there is a cluster; what was committed is kept",
-            ) from None
+            raise lost from None
         raise
     finally:
         watch.stop()
@@ -60,11 +73,12 @@ def ending_with_the_cluster(address: str | None = None) -> Iterator[None]:
 class _Watch(threading.Thread):
     """Knocks at a cluster's head, and interrupts the main thread when it is gone for good."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, sentence: Exception) -> None:
         super().__init__(name="cluster-watch", daemon=True)
+        self._sentence = sentence
         host, _, port = address.rpartition(":")
         self._place = (host.strip("[]"), int(port))
-        self._patience_s = float(os.environ.get(_CORE_PATIENCE, _CORE_PATIENCE_SECONDS)) - _LEAVING_SECONDS
+        self._patience_s = float(os.environ[_CORE_PATIENCE]) / 2
         self._stopped = threading.Event()
         self.lost = False
 
@@ -77,6 +91,9 @@ class _Watch(threading.Thread):
                 self.lost = True
                 # A real signal: it also ends what the main thread waits for.
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                if not self._stopped.wait(_STUCK_SECONDS):
+                    print(f"lesionary: {self._sentence}", file=sys.stderr, flush=True)
+                    os._exit(1)
                 return
 
     def stop(self) -> None:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -225,6 +225,7 @@ class _Places:
 
         from trainers.triplet.inference import InferenceSettings
 
+        chosen: Literal["fp32", "bf16"] | None = None if precision is None else precision.value
         if self._on_ray:
             from cli.cluster import cluster_cores, cluster_gpus
 
@@ -232,11 +233,12 @@ class _Places:
             if self._gpus is None:
                 self._gpus = float(cluster_gpus() >= self._workers)
             self._cores = max(1, cluster_cores() // self._workers)
+            chosen = chosen or _one_precision(on_gpu=self._gpus > 0)
         elif self._gpus is None:
             self._gpus = float(torch.cuda.is_available())
         return InferenceSettings(
             device="cuda" if self._gpus else "cpu",
-            precision=None if precision is None else precision.value,
+            precision=chosen,
             batch_size=batch_size,
             threads=self._cores,
         )
@@ -252,6 +254,18 @@ class _Places:
         # A cluster that was named may yet grow.
         growing = not self.runners.on_this_machine
         return ActorPool(self._workers, self._cores, self._gpus or 0.0, growing=growing), self._workers
+
+
+def _one_precision(*, on_gpu: bool) -> Literal["fp32", "bf16"]:
+    """What all workers compute with: each by itself would take what its own hardware is fastest with."""
+    import torch
+
+    from trainers.triplet.inference import fastest_precision
+
+    if on_gpu and not torch.cuda.is_available():
+        # The driver has none to ask; GPUs that could not are older than any that Ray clusters are made of.
+        return "bf16"
+    return fastest_precision(torch.device("cuda" if on_gpu else "cpu"))
 
 
 def _report(summary: "EmbedSummary", noun: str) -> None:

@@ -57,9 +57,7 @@ class ActorPool:
         try:
             for row in dataset.iter_rows():
                 yield pickle.loads(row["result"])  # noqa: S301 (our own bytes, from our own workers)
-        except LesionaryError:
-            raise
-        except RayError as error:
+        except (LesionaryError, RayError) as error:
             raise our_error(error) from error
 
     def _require_room(self) -> None:

@@ -36,16 +36,14 @@ def run_on_ray(tasks: Iterable[Task[Any]]) -> Iterator[Any]:
     try:
         for row in dataset.iter_rows():
             yield pickle.loads(row["result"])  # noqa: S301 (our own bytes, from our own workers)
-    except LesionaryError:
-        raise
-    except RayError as error:
+    except (LesionaryError, RayError) as error:
         raise our_error(error) from error
 
 
 def prepare_ray_data() -> None:
     """Settings of every job of ours."""
-    # Ray Data logs every plan it runs; its files in the session folder keep the details.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Ray Data logs every plan that it runs, and on stderr every error with its traceback, which is raised here anyway.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.op_resource_reservation_enabled = False
     context.enable_progress_bars = False
@@ -70,10 +68,14 @@ def begin_work(contract: str) -> None:
 
 
 def our_error(error: BaseException) -> LesionaryError:
-    """The error of ours inside a chain of Ray's, or an internal one that names Ray's."""
+    """The error of ours inside a chain of Ray's, or an internal one that names Ray's.
+
+    Ray raises it as a class of both kinds, which says its whole traceback instead of a sentence: the error itself is
+    its cause.
+    """
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, LesionaryError):
+        if isinstance(cause, LesionaryError) and not isinstance(cause, RayError):
             return cause
         cause = getattr(cause, "cause", None) or cause.__cause__
     return InternalError(

@@ -207,7 +207,8 @@ def _ours_within(error: BaseException) -> LesionaryError | None:
     seen: list[BaseException] = []
     while waiting:
         one = waiting.pop(0)
-        if isinstance(one, LesionaryError):
+        # One that is Ray's as well says its whole traceback; the error itself is its cause.
+        if isinstance(one, LesionaryError) and not isinstance(one, RayError):
             return one
         if one is None or one in seen:
             continue

@@ -24,6 +24,7 @@ if __name__ == "__main__":
 
 import imagecodecs
 import numpy as np
+from cluster.ray_nodes import RayNodes
 from conftest import annotation_csv, annotation_row
 from killed_sessions import kill_session, start_session
 from lake_contents import content_digest, stray_shards
@@ -120,11 +121,8 @@ class Campaign:
 
     def __init__(self, work: Path, patients: int = _PATIENTS) -> None:
         """Write the source and let both jobs run calmly."""
-        from ray_nodes import RayNodes
-
         self._work = work
         self._source = write_source(work / "release", patients)
-        self._new_cluster = RayNodes
         self.cluster = RayNodes(NODES)
         self._ingested = work / "ingested"
         self._wanted: dict[str, str] = {}
@@ -229,7 +227,7 @@ class Campaign:
         if plan.harm == "head":
             _ended_with_one_line(job, problems)
             self.cluster.close()
-            self.cluster = self._new_cluster(NODES)
+            self.cluster = RayNodes(NODES)
         elif plan.harm not in {"driver", "node and driver"}:
             _finished(job, problems, "the job")
             return 0

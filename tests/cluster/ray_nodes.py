@@ -15,8 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from killed_sessions import kill_session, start_kept_session
 
@@ -97,15 +99,9 @@ class Network:
 class RayNodes:
     """A head and some workers, to be killed and replaced one by one."""
 
-    def __init__(self, count: int = 3, cores: int = 1, code: Path = REPOSITORY) -> None:
-        """Start them.
-
-        Args:
-            count: nodes in all.
-            cores: of each.
-            code: folder whose packages the nodes run.
-        """
-        self._cores, self._code = cores, code
+    def __init__(self, count: int = 3, cores: int = 1) -> None:
+        """Start so many nodes with so many cores each."""
+        self._cores = cores
         self._folder = Path(tempfile.mkdtemp(prefix="lsn-", dir="/tmp"))
         self._network, self.why_plain = _network()
         self._token = secrets.token_hex(32)
@@ -146,11 +142,12 @@ class RayNodes:
         """How the nodes are kept apart."""
         return "network namespaces" if self._network else f"plain processes ({self.why_plain})"
 
-    def environment(self, code: Path | None = None, **more: str) -> dict[str, str]:
+    def environment(self, **more: str) -> dict[str, str]:
         """Variables of nodes and drivers: whose code they run, and nothing of another Ray."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "LESIONARY_"))}
+        path = [*filter(None, [more.pop("PYTHONPATH", "")]), str(REPOSITORY), str(REPOSITORY / "tests")]
         return kept | {
-            "PYTHONPATH": os.pathsep.join([str(code or self._code), str(REPOSITORY / "tests")]),
+            "PYTHONPATH": os.pathsep.join(path),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "RAY_AUTH_MODE": "token",
@@ -161,14 +158,21 @@ class RayNodes:
             **more,
         }
 
-    def add(self, code: Path | None = None, *, wait: bool = True, **variables: str) -> Node:
-        """Start one more node, which may have other code or other variables than the rest."""
+    def add(self, *, cores: int | None = None, code: Path | None = None, wait: bool = True, **variables: str) -> Node:
+        """Start one more node.
+
+        Args:
+            cores: of it, if not as many as the others'.
+            code: a folder with other packages, which the node sees where the others have theirs.
+            wait: until it has joined.
+            variables: of its environment, beside those of the others.
+        """
         number, self._numbers = self._numbers, self._numbers + 1
         address, prefix = self._network.join(number) if self._network else ("127.0.0.1", [])
         role = ["--address", self.address] if self.nodes else ["--head", "--port", str(self._port)]
         command = [
-            *prefix, sys.executable, "-m", "ray.scripts.scripts", "start", *role,
-            "--node-ip-address", address, "--num-cpus", str(self._cores), "--num-gpus", "0",
+            *prefix, *_seeing(code), sys.executable, "-m", "ray.scripts.scripts", "start", *role,
+            "--node-ip-address", address, "--num-cpus", str(self._cores if cores is None else cores), "--num-gpus", "0",
             "--object-store-memory", str(_STORE_BYTES), "--min-worker-port", "0", "--max-worker-port", "0",
             "--include-log-monitor", "false", "--disable-usage-stats", "--block",
         ]  # fmt: skip
@@ -179,9 +183,8 @@ class RayNodes:
             command,
             stdout=log,
             stderr=subprocess.STDOUT,
-            # Ray puts the folder that a node was started in before the path of its workers.
-            cwd=code or self._code,
-            env=self.environment(code, **variables),
+            cwd=self._folder,
+            env=self.environment(**variables),
         )
         log.close()
         self.nodes.append(Node(number, address, prefix, process))
@@ -221,10 +224,12 @@ class RayNodes:
             said = "\n".join(path.read_text() for path in sorted(self._folder.glob("node*.log")))
             raise RuntimeError(f"there are no {count} nodes:\n{said}") from cause
 
-    def run(self, command: list[str], **options: object) -> subprocess.CompletedProcess:
+    def run(
+        self, command: list[str], variables: Mapping[str, str] = MappingProxyType({}), **options: object
+    ) -> subprocess.CompletedProcess:
         """Run something beside the head, as a driver would."""
-        command = [*self.head.prefix, *command]
-        return subprocess.run(command, env=self.environment(), **options)  # noqa: PLW1510 (the caller's business)
+        command, environment = [*self.head.prefix, *command], self.environment(**variables)
+        return subprocess.run(command, env=environment, **options)  # noqa: PLW1510 (the caller's business)
 
     def close(self) -> None:
         """End every process and take the network and the folder away."""
@@ -244,6 +249,14 @@ class RayNodes:
             if time.monotonic() > until or self.head.process.poll() is not None:
                 raise RuntimeError((self._folder / "node0.log").read_text())
             time.sleep(0.3)
+
+
+def _seeing(code: Path | None) -> list[str]:
+    """Before a command that is to find these packages in the place of ours: as another machine would."""
+    if code is None:
+        return []
+    mounts = [f"mount --bind '{folder}' '{REPOSITORY / folder.name}'" for folder in code.iterdir()]
+    return ["unshare", "--mount", "sh", "-c", f'{" && ".join(mounts)} && exec "$0" "$@"']
 
 
 def _network() -> tuple[Network | None, str]:
