@@ -45,7 +45,7 @@ HARMS = {
 }
 _WEIGHTS = (5, 4, 4, 2, 4, 3, 2)
 
-_PATIENTS, _SLICES, _SIDE, _MARKS = 48, 12, 512, 10
+_PATIENTS, _SLICES, _SIDE, _MARKS = 30, 12, 512, 10
 _PROGRAM = "from cli.main import main; main()"
 _JOB_SECONDS = 300
 _LOOK_SECONDS = 0.02
