@@ -26,8 +26,8 @@ import imagecodecs
 import numpy as np
 from cluster.ray_nodes import RayNodes
 from conftest import annotation_csv, annotation_row
-from killed_sessions import kill_session, start_session
-from lake_contents import content_digest, stray_shards
+from faults.digests import content_digest, stray_shards
+from faults.processes import kill_tree, start_command, wait_for
 
 from lesionary.lake import Lake
 from lesionary.upkeep import vacuum, verify
@@ -46,7 +46,6 @@ HARMS = {
 _WEIGHTS = (5, 4, 4, 2, 4, 3, 2)
 
 _PATIENTS, _SLICES, _SIDE, _MARKS = 30, 12, 512, 10
-_PROGRAM = "from cli.main import main; main()"
 _JOB_SECONDS = 300
 _LOOK_SECONDS = 0.02
 # Of the calm run's working time; a little past its end, as machines differ from run to run.
@@ -171,7 +170,7 @@ class Campaign:
         if problems:
             raise RuntimeError("; ".join(problems))
         self._working_s[job] = time.monotonic() - began
-        self._wanted[job] = content_digest(str(lake))
+        self._wanted[job] = content_digest(lake, to_the_bit=True)
 
     def _start(self, job: str, lake: Path) -> subprocess.Popen:
         words = {
@@ -182,15 +181,10 @@ class Campaign:
                 "--workers", str(NODES), "--batch-size", "1", "--precision", "fp32", "--gpus", "0",
             ],
         }[job]  # fmt: skip
-        command = [sys.executable, "-c", _PROGRAM, *words, "--lake", str(lake), "--ray-address", self.cluster.address]
-        return start_session(
-            [*self.cluster.head.prefix, *command],
-            env=self.cluster.environment(),
-            cwd=self._work,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return start_command(
+            *words, "--lake", lake, "--ray-address", self.cluster.address,
+            cwd=self._work, environment=self.cluster.environment(), prefix=self.cluster.head.prefix,
+        )  # fmt: skip
 
     def _wait_until(self, job: subprocess.Popen, lake: Path, plan: Plan) -> bool:
         """Wait for the moment of the harm; whether the job is still there."""
@@ -220,7 +214,7 @@ class Campaign:
         if plan.harm == "node and driver":
             time.sleep(1.0)
         if plan.harm in {"driver", "node and driver"}:
-            kill_session(job)
+            kill_tree(job)
 
     def _end(self, plan: Plan, job: subprocess.Popen, lake: Path, problems: list[str]) -> int:
         """Let the harmed job come to its end, and run it again where that is what a person would do."""
@@ -240,8 +234,8 @@ class Campaign:
         opened = Lake.open(str(lake))
         vacuum(opened, dry_run=False, older_than_hours=0)
         problems += verify(opened, deep=True).problems
-        problems += [f"{name} is left over" for name in stray_shards(str(lake))]
-        if content_digest(str(lake)) != self._wanted[job]:
+        problems += [f"{name} is left over" for name in stray_shards(lake)]
+        if content_digest(lake, to_the_bit=True) != self._wanted[job]:
             problems.append("the rows differ from the calm run's")
 
     def _mend(self) -> None:
@@ -262,27 +256,17 @@ def _written(job: str, lake: Path) -> list[Path]:
 
 def _finished(job: subprocess.Popen, problems: list[str], which: str) -> None:
     """Wait for a job that has to succeed."""
-    try:
-        _, said = job.communicate(timeout=_JOB_SECONDS)
-    except subprocess.TimeoutExpired:
-        kill_session(job)
-        problems.append(f"{which} hung")
-        return
-    if job.returncode != 0:
-        problems.append(f"{which} ended with {job.returncode}: {said.strip()[-400:]}")
+    ended = wait_for(job, _JOB_SECONDS)
+    if ended.code != 0:
+        problems.append(f"{which} ended with {ended.code}: {ended.said.strip()[-400:]}")
 
 
 def _ended_with_one_line(job: subprocess.Popen, problems: list[str]) -> None:
     """Wait for a job that cannot succeed, and has to say so in one line."""
-    try:
-        _, said = job.communicate(timeout=_JOB_SECONDS)
-    except subprocess.TimeoutExpired:
-        kill_session(job)
-        problems.append("the job hung after its cluster was lost")
-        return
-    lines = [line for line in said.splitlines() if line.strip()]
-    if job.returncode != 1 or len(lines) != 1 or not lines[0].startswith("lesionary: "):
-        problems.append(f"after the head's death the command ended with {job.returncode}: {said.strip()[-600:]}")
+    ended = wait_for(job, _JOB_SECONDS)
+    lines = [line for line in ended.said.splitlines() if line.strip()]
+    if ended.code != 1 or len(lines) != 1 or not lines[0].startswith("lesionary: "):
+        problems.append(f"after the head's death the command ended with {ended.code}: {ended.said.strip()[-600:]}")
 
 
 def _say(line: str) -> None:

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from killed_sessions import kill_session, start_kept_session
+from cluster.kept_session import start_kept_session
+from faults.processes import kill_tree
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -196,7 +197,7 @@ class RayNodes:
 
     def kill(self, node: Node) -> None:
         """SIGKILL of a node's raylet and of all its workers, at once."""
-        kill_session(node.process)
+        kill_tree(node.process)
         node.alive = False
 
     def cut_off(self, node: Node) -> None:
@@ -234,7 +235,7 @@ class RayNodes:
     def close(self) -> None:
         """End every process and take the network and the folder away."""
         for node in reversed(self.nodes):
-            kill_session(node.process)
+            kill_tree(node.process)
         if self._network:
             self._network.close()
         shutil.rmtree(self._folder, ignore_errors=True)

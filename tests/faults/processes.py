@@ -13,12 +13,12 @@ ROOT = Path(__file__).parents[2]
 _PROGRAM = "from cli.main import main; main()"
 
 
-def start_command(*words, cwd=None, environment=None, program=_PROGRAM):
-    """Start `lesionary WORDS…` in a session of its own, so that all it starts can be found again."""
+def start_command(*words, cwd=None, environment=None, program=_PROGRAM, prefix=()):
+    """Start `lesionary WORDS…` (behind a prefix) in a session of its own, so that all it starts can be found again."""
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), variables.get("PYTHONPATH")]))
     return subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, words)],
+        [*prefix, sys.executable, "-c", program, *map(str, words)],
         cwd=cwd,
         env=variables,
         stdin=subprocess.DEVNULL,
@@ -73,16 +73,16 @@ def tree_of(pid):
     return found
 
 
-def signal_tree(pid, number):
-    """Send a signal to all of a process's tree; those it went to."""
-    reached = set()
+def signal_tree(pid, number, *, spared=frozenset()):
+    """Send a signal to all of a process's tree but the spared; those it went to."""
+    reached = set(spared)
     # Again, because a process may have started another one while the first were being signalled.
     while new := tree_of(pid) - reached:
         for one in new:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(one, number)
         reached |= new
-    return reached
+    return reached - set(spared)
 
 
 def kill_tree(process):
