@@ -31,11 +31,6 @@ def content_digest(lake, *, moved=False, renumbered=False, to_the_bit=False):
     lake = lake if isinstance(lake, Lake) else Lake.open(str(lake))
     ignored = _OF_THE_RUN | ({"fingerprint"} if moved else set()) | (_NUMBERS if renumbered else set())
     ignored |= set() if to_the_bit else _NOT_TO_THE_BIT
-        _OF_THE_RUN
-        | (frozenset() if to_the_bit else _NOT_TO_THE_BIT)
-        | ({"fingerprint"} if moved else set())
-        | (_NUMBERS if renumbered else set())
-    )
     digest = hashlib.sha256()
     for name, table in TABLES.items():
         kept = [column for column in table.column_names if column not in ignored]
