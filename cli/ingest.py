@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import human_bytes, human_seconds, live_line, note
-from cli.options import DEFAULT_LAKE, JsonOption, LakeOption
+from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, RayAddressOption
 from cli.render import write_json, write_mapping
 from cli.runners import Runners
 from lesionary.errors import UsageError
@@ -55,12 +55,7 @@ def ingest(
         Path | None,
         typer.Option("--config", envvar="LESIONARY_CONFIG", help="Settings file. [default: lesionary.toml]"),
     ] = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            "--ray-address", envvar="LESIONARY_RAY_ADDRESS", help="A running Ray cluster; none = this machine."
-        ),
-    ] = None,
+    ray_address: RayAddressOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:

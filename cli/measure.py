@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import counted, human_seconds, live_line, note
-from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, StoreOption, WhereOption
+from cli.options import DEFAULT_LAKE, JsonOption, LakeOption, RayAddressOption, StoreOption, WhereOption
 from cli.render import write_json
 from cli.runners import Runners
 from lesionary.errors import UsageError
@@ -30,14 +30,7 @@ def measure(
     ] = None,
     where: WhereOption = None,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Tasks at once; 0 = as many as cores.")] = 0,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            "--ray-address",
-            envvar="LESIONARY_RAY_ADDRESS",
-            help="A running Ray cluster, or local for one of our own; none = Ray only for much work.",
-        ),
-    ] = None,
+    ray_address: RayAddressOption = None,
     picture: Annotated[
         Path | None, typer.Option("--picture", metavar="FILE.png", help="Draw the mask of LESION, once it is made.")
     ] = None,

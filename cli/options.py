@@ -69,7 +69,7 @@ RayAddressOption = Annotated[
     typer.Option(
         "--ray-address",
         envvar="LESIONARY_RAY_ADDRESS",
-        help="A running Ray cluster, or local for one of our own; none = Ray only for several workers.",
+        help="A running Ray cluster, or local for one of our own; none = Ray only where it pays.",
     ),
 ]
 ModelsOption = Annotated[int, typer.Option("--workers", min=1, help="Models at work at once; more than 1 run on Ray.")]

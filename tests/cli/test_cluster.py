@@ -6,11 +6,26 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from cli.cluster import _keep_token_private, ray_session
+from cli.main import app
 from lesionary.errors import UsageError
 
 PROGRAM = "from cli.main import main; main()"
+
+# Work that grows with the lake or the source; the others ask the store, look up, or copy what fits through one process.
+BULK = {"ingest", "embed", "locate", "detect", "measure", "train", "categorise apply"}
+
+
+def test_every_command_with_bulk_work_takes_a_cluster():
+    def with_option(command, words=()):
+        if any("--ray-address" in parameter.opts for parameter in command.params):
+            yield " ".join(words)
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from with_option(inner, (*words, name))
+
+    assert set(with_option(get_command(app))) == BULK
 
 
 @pytest.mark.slow
