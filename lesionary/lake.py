@@ -40,7 +40,7 @@ from lesionary.object_stores import (
 )  # fmt: skip
 from lesionary.remote_files import open_remote
 from lesionary.schema import LAKE_FORMAT_VERSION, RESULT_TABLES, SOURCE_TABLES, TABLES
-from lesionary.shards import Shard
+from lesionary.shards import Shard, footer_is_whole
 
 MARKER_FILE = "lake.json"
 _TABLES_FOLDER = "tables"
@@ -204,11 +204,17 @@ class Lake:
         return self._collect(table, [shard.path for shard in shards], columns, where)
 
     def shard_dataset(self, table: str, shard_paths: Sequence[str]) -> ds.Dataset:
-        """Some shards of a table as a lazy Arrow dataset, in the schema of today."""
+        """Some shards of a table as a lazy Arrow dataset, in the schema of today.
+
+        Raises:
+            LakeError: a shard is missing, or its footer is not what was written.
+        """
         schema = known_table(table).schema
         if not shard_paths:
             return ds.dataset(schema.empty_table())
         folder = self.table_folder(table)
+        for path in shard_paths:
+            prove_footer(self, table, path)
         paths = [folder.join(path) for path in shard_paths]
         return ds.dataset(paths, schema=schema, format=_proving_format(), filesystem=self.location.filesystem)
 
@@ -409,6 +415,25 @@ def damaged_shard(lake_url: str, table: str, path: str | None) -> LakeError:
         where=lake_url,
         next_step="run `lesionary lake verify`, then `lesionary lake repair`",
     )
+
+
+def prove_footer(lake: Lake, table: str, path: str) -> None:
+    """Refuse a shard on a disk whose footer was damaged: it would be read as other columns or rows, without a word.
+
+    Object stores prove what they keep by themselves, and a look at every footer would be a request each.
+
+    Raises:
+        LakeError: it is missing or damaged.
+    """
+    folder = lake.table_folder(table)
+    if not folder.is_local:
+        return
+    try:
+        whole = footer_is_whole(Path(folder.join(path)))
+    except OSError as cause:
+        raise damaged_shard(lake.url, table, path) from cause
+    if not whole:
+        raise damaged_shard(lake.url, table, path)
 
 
 def _proving_format() -> ds.ParquetFileFormat:

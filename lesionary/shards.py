@@ -1,20 +1,24 @@
 """One shard: a Parquet file of one table, written whole, named by its own digest, described for the Delta log.
 
-The digest in the name makes a shard self-checking and its name unique for ever. Slices are stored without Parquet
-compression (their pixels are blosc2 frames already) in row groups of `SLICES_PER_ROW_GROUP`, so that one slice is one
-short read; every other table is zstd-compressed.
+The digest in the name makes a shard self-checking and its name unique for ever. Whoever reads a part of one does not
+digest all of it: pages carry checksums, and the name carries one of the footer, which has none of its own. Slices are
+stored without Parquet compression (their pixels are blosc2 frames already) in row groups of `SLICES_PER_ROW_GROUP`, so
+that one slice is one short read; every other table is zstd-compressed.
 """
 
 import hashlib
 import io
 import json
 import os
+import re
 import secrets
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,6 +36,9 @@ _DEFAULT_ROWS_PER_GROUP = 64_000
 _ENCODED_COLUMNS = frozenset({"pixels"})
 DIGEST_DIGITS = 32
 _UPLOAD_BYTES = 8 << 20
+_FOOTER_IN_NAME = re.compile(r"-f([0-9a-f]{8})-[0-9a-f]{32}\.parquet$")
+# A Parquet file ends with the length of its footer and a magic word.
+_FOOTER_END = struct.Struct("<I4s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +152,8 @@ class ShardWriter:
         if self._low is None or self._high is None:
             return None
         size = self._temporary.stat().st_size
-        name = f"{self._prefix}-{digest[:DIGEST_DIGITS]}.parquet"
+        with self._temporary.open("rb") as file:
+            name = f"{self._prefix}-f{_footer_checksum(file):08x}-{digest[:DIGEST_DIGITS]}.parquet"
         if self._folder.is_local:
             self._temporary.replace(Path(self._folder.path) / name)
         else:
@@ -173,6 +181,30 @@ def rows_per_group(table: Table) -> int:
 def digest_in_name(path: str) -> str:
     """The digest a shard's name carries."""
     return path.removesuffix(".parquet").rsplit("-", 1)[-1]
+
+
+def footer_is_whole(path: Path) -> bool:
+    """Whether a local shard's footer is what was written; shards of older releases do not say.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    stated = _FOOTER_IN_NAME.search(path.name)
+    if stated is None:
+        return True
+    with path.open("rb") as file:
+        return _footer_checksum(file) == int(stated[1], 16)
+
+
+def _footer_checksum(file: BinaryIO) -> int:
+    """CRC-32 of a Parquet file's end: footer, its length, magic; of nothing where there cannot be one."""
+    size = file.seek(0, os.SEEK_END)
+    if size < _FOOTER_END.size:
+        return 0
+    file.seek(size - _FOOTER_END.size)
+    (length,) = _FOOTER_END.unpack(file.read(_FOOTER_END.size))[:1]
+    file.seek(max(0, size - _FOOTER_END.size - length))
+    return zlib.crc32(file.read())
 
 
 def _parquet_options(table: Table) -> Mapping[str, object]:

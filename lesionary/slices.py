@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lesionary.errors import ArtifactError, LakeError
-from lesionary.lake import Lake, damaged_shard
+from lesionary.lake import Lake, damaged_shard, prove_footer
 from lesionary.pixels import decode_slice
 from lesionary.remote_files import open_remote
 from lesionary.shards import Shard
@@ -132,6 +132,7 @@ class SliceReader:
             return self._open[path]
         while len(self._open) >= _MAX_OPEN_SHARDS:
             self._open.popitem(last=False)[1].close()
+        prove_footer(self._lake, "slices", path)
         self._open[path] = self._opened(path)
         return self._open[path]
 

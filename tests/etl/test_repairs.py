@@ -15,7 +15,7 @@ from lesionary.errors import LakeError
 from lesionary.lake import Lake
 from lesionary.repairs import repair
 from lesionary.results import write_results
-from lesionary.schema import MATCH_RUNS, MATCHES
+from lesionary.schema import MATCH_RUNS, MATCHES, TABLES
 from lesionary.settings import IngestSettings
 from lesionary.slices import SliceReader
 from lesionary.upkeep import verify
@@ -149,3 +149,19 @@ def test_results_that_lost_rows_go_with_what_describes_them_and_others_stay(lake
     assert report.results == {"matches": ("mine",), "match_runs": ("mine",)}
     assert report.units == ()
     assert [lake.read(name)["run"].to_pylist() for name in ("matches", "match_runs")] == [["yours"], ["yours"]]
+
+
+@pytest.mark.parametrize("table", ["quarantine", "lesions", "series", "slices"])
+def test_a_flipped_bit_of_a_shard_is_refused_or_makes_no_difference(lake, table):
+    columns = [name for name in TABLES[table].column_names if name != "pixels"]
+    file = live_shards(lake.url)[table][0]
+    content, whole = file.read_bytes(), lake.read(table, columns=columns)
+    rng, refused = random.Random(SEED), 0
+    for _ in range(120):
+        what = WAYS["flip_bit"](file, rng)
+        try:
+            assert lake.read(table, columns=columns) == whole, f"{what}, seed {SEED}"
+        except LakeError:
+            refused += 1
+        file.write_bytes(content)
+    assert refused > 0

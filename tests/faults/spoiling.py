@@ -80,14 +80,15 @@ def _runs_or_refuses(stage, naming=(), *, unnoticed=False):
     """The command ends with the right answers, or refuses in one line that names what is damaged."""
     done = stage.world.run(rerun_words(stage.operation, stage.folder), stage.folder)
     if done.code != 0:
-        stage.note(checks.clear_refusal(done, naming=naming), "with the damage")
+        stage.note(checks.clear_refusal(done, naming=() if unnoticed else naming), "with the damage")
         return
     if unnoticed:
         return
-    answers = answers_of(stage.folder)
+    needs_store = stage.operation.words[0] in {"sync", "match"}
+    answers = answers_of(stage.folder, store_too=needs_store)
     wrong = [] if same_vectors(answers["vectors"], stage.calm.vectors) else ["vectors"]
     wrong += ["models"] if answers["weights"] != stage.calm.weights else []
-    if stage.operation.words[0] in {"sync", "match"} and answers["store"] != stage.calm.store:
+    if needs_store and answers["store"] != stage.calm.store:
         wrong.append("the store")
     stage.note([f"exit code 0 and wrong: {one}" for one in wrong], "with the damage")
 

@@ -100,12 +100,12 @@ def outcome_of(folder):
     return Outcome(content_digest(lake, renumbered=True), **answers_of(folder))
 
 
-def answers_of(folder):
+def answers_of(folder, *, store_too=True):
     """What people get out of a folder: vectors, rows of the store, models."""
     lake = Lake.open(str(folder / "lake"))
     return {
         "vectors": newest_vectors(lake),
-        "store": store_rows(folder / "lake" / "features.duckdb"),
+        "store": store_rows(folder / "lake" / "features.duckdb") if store_too else {},
         "weights": tuple((card.kind, read_weights(lake, card)) for card in list_models(lake)),
     }
 
