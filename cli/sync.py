@@ -29,6 +29,12 @@ def sync(
             help="How feature sets are searched: auto scans up to 256 MB of vectors, and uses inverted lists beyond.",
         ),
     ] = Index.AUTO,
+    memory_mb: Annotated[
+        int,
+        typer.Option(
+            "--memory-mb", help="Memory of the engine; 0 = half of what there is, at most 4096. Then the disk."
+        ),
+    ] = 0,
     lake: LakeOption = DEFAULT_LAKE,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -50,6 +56,7 @@ def sync(
             lambda table, n, total: show(f"{table}: shard {n} of {total}"),
             index=IndexKind(index.value),
             on_wait=lambda: note("another sync is running; waiting for it"),
+            memory_mb=memory_mb,
         )
     if as_json:
         write_json([asdict(one) for one in done])

@@ -186,6 +186,25 @@ class Lake:
         """One shard's rows, in the schema of today."""
         return self._collect(table, [shard_path], columns, None)
 
+    def shard_batches(self, table: str, shard_path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """One shard's rows as `read_shard` has them, a row group or less at a time, and none read ahead.
+
+        Raises:
+            LakeError: the shard is missing or damaged.
+        """
+        if not self.location.is_local:
+            # Read as a whole, so that it can be asked for again where the store fails in passing.
+            yield from self.read_shard(table, shard_path, columns).to_batches()
+            return
+        try:
+            dataset = self.shard_dataset(table, [shard_path])
+            whole_group = ds.ParquetFragmentScanOptions(pre_buffer=False)
+            yield from dataset.to_batches(
+                columns=list(columns), batch_readahead=0, fragment_readahead=0, fragment_scan_options=whole_group
+            )
+        except (pa.ArrowException, OSError) as cause:
+            raise damaged_shard(self.url, table, shard_path) from cause
+
     def read(
         self,
         table: str,

@@ -12,7 +12,7 @@ import duckdb
 
 from lesionary.artifacts import refusal_of
 from lesionary.errors import LesionaryError, StoreError, UsageError
-from store.limits import QueryLimits
+from store.limits import QueryLimits, engine_memory_mb
 from store.migrations import MIGRATIONS, migrate
 from store.versions import Draft, Waiting, draft_version, hold_current, writing
 
@@ -21,7 +21,9 @@ STORE_FILE = "features.duckdb"
 # What the engine raises where a block's checksum differs, or its content makes no sense.
 _DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
 
-_CLOSED_DOORS: dict[str, str | bool | int | float | list[str]] = {
+_Config = dict[str, str | bool | int | float | list[str]]
+
+_CLOSED_DOORS: _Config = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -62,7 +64,9 @@ def open_reader(path: Path, limits: QueryLimits | None = None) -> Iterator[duckd
     """
     with (
         hold_current(path) as file,
-        contextlib.closing(_connect(file, path, limits or QueryLimits())) as connection,
+        contextlib.closing(
+            _connect(file, path, _CLOSED_DOORS | (limits or QueryLimits()).config(), read_only=True)
+        ) as connection,
         _naming_the_store(path),
     ):
         _require_current_schema(connection, path)
@@ -81,12 +85,18 @@ def open_writer(path: Path, on_wait: Waiting | None = None) -> Iterator[duckdb.D
 
 
 @contextlib.contextmanager
-def open_draft(path: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Draft]]:
-    """As `open_writer`, inside `store.versions.writing`, and with the draft itself."""
+def open_draft(path: Path, memory_mb: int = 0) -> Iterator[tuple[duckdb.DuckDBPyConnection, Draft]]:
+    """As `open_writer`, inside `store.versions.writing`, and with the draft itself.
+
+    Args:
+        path: of the store.
+        memory_mb: what the engine may take; 0 = as for readers. What needs more goes into a folder beside the draft.
+    """
+    config = _CLOSED_DOORS | {"memory_limit": f"{engine_memory_mb(memory_mb)}MiB"}
     with (
         _naming_the_store(path),
         draft_version(path) as draft,
-        contextlib.closing(_connect(draft.file, path, None)) as connection,
+        contextlib.closing(_connect(draft.file, path, config, read_only=False)) as connection,
     ):
         migrate(connection)
         yield connection, draft
@@ -94,11 +104,9 @@ def open_draft(path: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Draft]]:
         connection.execute("CHECKPOINT")
 
 
-def _connect(file: Path, path: Path, limits: QueryLimits | None) -> duckdb.DuckDBPyConnection:
-    """A reader under limits, or the writer without."""
-    config = _CLOSED_DOORS if limits is None else _CLOSED_DOORS | limits.config()
+def _connect(file: Path, path: Path, config: _Config, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     try:
-        return duckdb.connect(file, read_only=limits is not None, config=config)
+        return duckdb.connect(file, read_only=read_only, config=config)
     except duckdb.Error as cause:
         raise _damaged(path) from cause
 

@@ -20,14 +20,48 @@ from lesionary.errors import LesionaryError, StoreError, UsageError
 
 _MOST_MEMORY_MB = 4_096
 _LEAST_MEMORY_MB = 64
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")
 DEFAULT_SECONDS = 300.0
 # Beside what the engine may take: rows on their way out, threads' stacks.
 _HEADROOM_BYTES = 512 << 20
 _GRACE_SECONDS = 10.0
 
 
-def _half_of_memory_mb() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (2 << 20)
+def engine_memory_mb(wanted_mb: int = 0) -> int:
+    """What the engine may take: as wanted, or half of the memory there is, at most 4 GB.
+
+    Raises:
+        UsageError: nothing could run in so little.
+    """
+    if wanted_mb and wanted_mb < _LEAST_MEMORY_MB:
+        raise UsageError(f"the engine needs {_LEAST_MEMORY_MB} MB at least", where="--memory-mb")
+    return wanted_mb or max(_LEAST_MEMORY_MB, min(_MOST_MEMORY_MB, _granted_bytes() // (2 << 20)))
+
+
+def _granted_bytes() -> int:
+    """Memory of this machine, or of the container that this process is in."""
+    granted = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in _limit_files():
+        # "max" where there is none.
+        with contextlib.suppress(OSError, ValueError):
+            granted = min(granted, int(file.read_text(encoding="ascii")))
+    return granted
+
+
+def _limit_files() -> Iterator[Path]:
+    """Where the kernel says what the control groups of this process may take; in a container its own is the root."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        root, name = (_CONTROL_GROUPS, "memory.max")
+        if controllers:
+            root, name = (_CONTROL_GROUPS / "memory", "memory.limit_in_bytes")
+        if not controllers or "memory" in controllers.split(","):
+            group = root / path.lstrip("/")
+            yield from (folder / name for folder in (group, *group.parents) if folder.is_relative_to(root))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +73,19 @@ class QueryLimits:
     """
 
     memory_mb: int = 0
-    """Of the engine; 0 = half of the machine's memory, at most 4 GB."""
+    """Of the engine; 0 = half of the memory there is, at most 4 GB."""
     seconds: float = DEFAULT_SECONDS
     """Inside the engine; printing does not count."""
 
     def __post_init__(self) -> None:
-        if self.memory_mb and self.memory_mb < _LEAST_MEMORY_MB:
-            raise UsageError(f"the engine needs {_LEAST_MEMORY_MB} MB at least", where="--memory-mb")
+        engine_memory_mb(self.memory_mb)
         if not 0 < self.seconds < 1e6:
             raise UsageError("a time above 0 and below a million seconds is needed", where="--seconds")
 
     @property
     def memory_bytes(self) -> int:
         """Memory of the engine."""
-        return (self.memory_mb or max(_LEAST_MEMORY_MB, min(_MOST_MEMORY_MB, _half_of_memory_mb()))) << 20
+        return engine_memory_mb(self.memory_mb) << 20
 
     def config(self) -> dict[str, str]:
         """The engine's options."""

@@ -6,14 +6,15 @@ Readers keep the version they opened; two syncs follow each other (`store/versio
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from lesionary.columns import Table
-from lesionary.errors import StoreError
+from lesionary.errors import LakeError, StoreError
 from lesionary.lake import Lake, LakeSnapshot
 from lesionary.schema import EMBEDDINGS, LESIONS, LOCATION_MODELS, LOCATIONS, SERIES, SLICES, TABLES
 from store.database import open_draft, open_reader
@@ -47,6 +48,7 @@ def sync(
     *,
     index: IndexKind | None = IndexKind.AUTO,
     on_wait: Waiting | None = None,
+    memory_mb: int = 0,
 ) -> list[TableSync]:
     """Bring the store at `path` to the lake's newest versions.
 
@@ -56,6 +58,7 @@ def sync(
         progress: told how far it is.
         index: how feature sets are searched; by their size unless given; None: as each set is now.
         on_wait: called when another sync has to end first.
+        memory_mb: what the engine may take, see `store.limits.engine_memory_mb`; what needs more goes through the disk.
 
     Raises:
         StoreError: the store is damaged or cannot be written.
@@ -66,7 +69,7 @@ def sync(
         snapshot = lake.snapshot()
         if _is_current(path, snapshot, index):
             return [TableSync(name, 0, 0, snapshot.versions[name]) for name in TABLES]
-        with open_draft(path) as (connection, draft):
+        with open_draft(path, memory_mb) as (connection, draft):
             connection.begin()
             done = _take_changes(connection, lake, snapshot, progress)
             version = snapshot.versions["lesions"]
@@ -155,30 +158,63 @@ def _drop_shards(connection: duckdb.DuckDBPyConnection, table: Table, gone: dict
 
 
 def _take_shard(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, path: str) -> int:
-    columns = synced_columns(table)
-    incoming = lake.read_shard(table.name, path, columns)
     number = connection.execute(
         "INSERT INTO store.shards (table_name, path) VALUES (?, ?) RETURNING shard", [table.name, path]
     ).fetchone()
     shard = int(number[0]) if number else 0
-    connection.register("incoming", incoming)
+    take = _take_vectors if table is EMBEDDINGS else _take_rows
+    added = take(connection, lake, table, path, shard)
+    _note_changes(connection, table, [shard])
+    return added
+
+
+def _take_rows(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, path: str, shard: int) -> int:
+    listed = ", ".join(synced_columns(table))
+    insert = f"INSERT INTO lake_rows.{table.name} ({listed}, shard) SELECT {listed}, ? FROM incoming"  # noqa: S608
+    with _incoming(connection, lake, table, path):
+        return _count(connection.execute(insert, [shard]))
+
+
+def _take_vectors(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, path: str, shard: int) -> int:
+    """The vectors of a shard, which are all of one set; looked through before the first is taken."""
+    with _incoming(connection, lake, table, path):
+        set_id, dimension = _one_set(connection)
+    make_feature_table(connection, set_id, dimension)
+    insert = f"INSERT INTO {feature_table(set_id)} SELECT lesion_id, vector, ? FROM incoming"  # noqa: S608
+    with _incoming(connection, lake, table, path):
+        return _count(connection.execute(insert, [shard]))
+
+
+@contextlib.contextmanager
+def _incoming(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, path: str) -> Iterator[None]:
+    """The rows of a shard as `incoming`, which can be read once.
+
+    As a stream: the engine keeps what was registered until the transaction ends, so tables would pile up in memory.
+    """
+    columns = synced_columns(table)
+    problems: list[LakeError] = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from lake.shard_batches(table.name, path, columns)
+        except LakeError as problem:
+            problems.append(problem)
+            raise
+
+    schema = pa.schema([table.schema.field(name) for name in columns])
+    connection.register("incoming", pa.RecordBatchReader.from_batches(schema, batches()))
     try:
-        if table is EMBEDDINGS:
-            _take_vectors(connection, shard)
-        else:
-            listed = ", ".join(columns)
-            connection.execute(
-                f"INSERT INTO lake_rows.{table.name} ({listed}, shard) SELECT {listed}, ? FROM incoming",  # noqa: S608
-                [shard],
-            )
+        yield
+    except duckdb.Error:
+        if problems:
+            raise problems[0] from None
+        raise
     finally:
         connection.unregister("incoming")
-    _note_changes(connection, table, [shard])
-    return int(incoming.num_rows)
 
 
-def _take_vectors(connection: duckdb.DuckDBPyConnection, shard: int) -> None:
-    """The vectors of a shard, which are all of one set."""
+def _one_set(connection: duckdb.DuckDBPyConnection) -> tuple[str, int]:
+    """Name and dimension of the feature set that the incoming vectors are of, all of them of one."""
     ((set_id, dimension, strays),) = connection.execute(
         "SELECT feature_set_id, dimension, count(*) FILTER (len(vector) != dimension OR len(vector) IS NULL) "
         "FROM incoming JOIN lake_rows.feature_sets USING (feature_set_id) GROUP BY ALL"
@@ -189,9 +225,7 @@ def _take_vectors(connection: duckdb.DuckDBPyConnection, shard: int) -> None:
             where=set_id,
             next_step="`lesionary features drop` it and compute it again",
         )
-    table = feature_table(set_id)
-    make_feature_table(connection, set_id, dimension)
-    connection.execute(f"INSERT INTO {table} SELECT lesion_id, vector, ? FROM incoming", [shard])  # noqa: S608
+    return str(set_id), int(dimension)
 
 
 def _tables_of(connection: duckdb.DuckDBPyConnection, table: Table) -> list[str]:

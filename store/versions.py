@@ -248,8 +248,12 @@ def _lock(descriptor: int, on_wait: Waiting | None) -> None:
 def _sweep_drafts(folder: Path) -> None:
     # Half-written lists of folders (`atomic_write_bytes`) begin with a dot.
     for pattern in (f"v*{DRAFT_SUFFIX}*", f".v*{DRAFT_SUFFIX}", f"link*{DRAFT_SUFFIX}"):
-        for file in folder.glob(pattern):
-            file.unlink(missing_ok=True)
+        for entry in folder.glob(pattern):
+            # The engine spills into a folder beside its draft.
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path) -> None:
