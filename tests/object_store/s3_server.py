@@ -4,9 +4,11 @@ Why this one, and what it does not prove: docs/decisions/0014-object-store-for-t
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +21,10 @@ from pathlib import Path
 
 from pyarrow import fs
 
+# One for all: this server sets volumes aside for each.
+BUCKET = "lesionary-tests"
+
+_SET_PARENT_DEATH_SIGNAL = 1
 _HOST = "127.0.0.1"
 _START_SECONDS = 60
 _ALL_RIGHTS = ["Admin", "Read", "List", "Tagging", "Write"]
@@ -99,6 +105,7 @@ def s3_server(folder: Path, credentials: Credentials | None = None) -> Iterator[
             cwd=folder,
             env={"HOME": str(folder), "PATH": os.environ["PATH"]},
             start_new_session=True,
+            preexec_fn=_die_with_the_test,  # noqa: PLW1509 - no thread of ours runs yet
         )
     server = S3Server(ports[6], credentials, folder, process)
     try:
@@ -111,6 +118,11 @@ def s3_server(folder: Path, credentials: Credentials | None = None) -> Iterator[
         for port in ports:
             for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
                 left.unlink()
+
+
+def _die_with_the_test() -> None:
+    """A test run that is killed must leave no server behind."""
+    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def free_ports(count: int) -> list[int]:
@@ -167,8 +179,8 @@ def _wait_until_it_answers(server: S3Server) -> None:
             with urllib.request.urlopen(f"{server.endpoint}/status", timeout=2) as answer:  # noqa: S310
                 answer.read()
             filesystem = server.filesystem()
-            filesystem.create_dir("started")
-            with filesystem.open_output_stream("started/yes") as sink:
+            filesystem.create_dir(BUCKET)
+            with filesystem.open_output_stream(f"{BUCKET}/started") as sink:
                 sink.write(b"yes")
         except (OSError, urllib.error.URLError) as error:
             last = str(error)

@@ -49,7 +49,7 @@ def one_row_batch(lake, ingest_id, unit, tmp_path):
     """A batch of one quarantine row, written as a driver writes it."""
     table = TABLES["quarantine"]
     row = dict.fromkeys(table.column_names) | {
-        "unit_id": unit, "ingest_id": ingest_id, "kind": "file", "source": "x", "reason": "stray_file", "detail": "",
+        "unit_id": unit, "ingest_id": ingest_id, "kind": "file", "member": "x", "reason": "stray_file", "detail": "",
     }  # fmt: skip
     rows = pa.Table.from_pylist([{name: row[name] for name in table.column_names}], schema=table.schema)
     with ShardWriter(table, lake.table_folder(table.name), f"{ingest_id}-b0001", tmp_path) as writer:
@@ -64,7 +64,7 @@ def test_conditional_puts_are_granted_to_one_of_many(store):
     from deltalake.exceptions import CommitFailedError, DeltaError
     from deltalake.transaction import Transaction
 
-    url = f"{store.new_bucket('puts')}/t"
+    url = f"{store.new_place('puts')}/t"
     DeltaTable.create(url, schema=pa.schema([("a", pa.int64())]))
     tables = [DeltaTable(url) for _ in range(8)]
 
@@ -87,7 +87,7 @@ def test_conditional_puts_are_granted_to_one_of_many(store):
 
 @pytest.mark.parametrize("form", ["folders", "zip", "tar"])
 def test_ingest_and_sync_under_faults_end_as_on_a_disk(store, sources, wanted, tmp_path, form):
-    source, lake = upload_source(store, sources[form]), f"{store.new_bucket('lake')}/lake"
+    source, lake = upload_source(store, sources[form]), f"{store.new_place('lake')}/lake"
     store.proxy.use(FaultPlan(SEED, RATE))
 
     code, said = finished(start(store, "ingest", source, "--lake", lake, "--workers", "1", "--json"))
@@ -107,7 +107,7 @@ def test_ingest_and_sync_under_faults_end_as_on_a_disk(store, sources, wanted, t
 
 @pytest.mark.parametrize("kind", [Fault.LOST_ANSWER, Fault.RACE, Fault.CUT_UPLOAD])
 def test_commit_counts_once_whatever_becomes_of_its_put(store, tmp_path, kind):
-    lake = Lake.create(f"{store.new_bucket('commit')}/lake")
+    lake = Lake.create(f"{store.new_place('commit')}/lake")
     store.proxy.use(FaultPlan(SEED, 0.5, (kind,)))
 
     for number in range(6):
@@ -121,7 +121,7 @@ def test_commit_counts_once_whatever_becomes_of_its_put(store, tmp_path, kind):
 
 
 def test_races_of_several_writers_lose_and_double_nothing(store, tmp_path):
-    lake = Lake.create(f"{store.new_bucket('races')}/lake")
+    lake = Lake.create(f"{store.new_place('races')}/lake")
     store.proxy.use(FaultPlan(SEED, RATE))
     writers, rounds = 4, 3
 
@@ -142,7 +142,7 @@ def test_races_of_several_writers_lose_and_double_nothing(store, tmp_path):
 
 def test_two_drivers_make_and_fill_one_lake_at_once(store, sources, wanted):
     urls = [upload_source(store, sources["zip"]), upload_source(store, sources["zip"])]
-    lake = f"{store.new_bucket('two')}/lake"
+    lake = f"{store.new_place('two')}/lake"
     store.proxy.use(FaultPlan(SEED, RATE))
 
     jobs = [
@@ -160,7 +160,7 @@ def test_two_drivers_make_and_fill_one_lake_at_once(store, sources, wanted):
 
 
 def test_driver_killed_while_it_uploads_and_rerun_ends_the_same(store, sources, wanted):
-    source, lake = upload_source(store, sources["folders"]), f"{store.new_bucket('kill')}/lake"
+    source, lake = upload_source(store, sources["folders"]), f"{store.new_place('kill')}/lake"
     # Slow enough that the moment lies inside the work, wherever the machine is in it.
     store.proxy.use(FaultPlan(SEED, 0.5, (Fault.SLOW,), slow_seconds=0.1))
     job = start(store, "ingest", source, "--lake", lake, "--workers", "1", "--commit-seconds", "1")
@@ -188,7 +188,7 @@ def test_driver_killed_while_it_uploads_and_rerun_ends_the_same(store, sources, 
 
 
 def test_stream_left_by_an_exception_publishes_no_short_object(store):
-    location = open_location(store.new_bucket("cut"))
+    location = open_location(store.new_place("cut"))
 
     with pytest.raises(RuntimeError), whole_object(location.filesystem, location.join("shard")) as sink:
         sink.write(b"half of it")
@@ -199,7 +199,7 @@ def test_stream_left_by_an_exception_publishes_no_short_object(store):
 
 def test_short_reads_are_tried_again_when_the_answer_is_longer_than_the_range(store):
     """pyarrow alone gives up here: a busy store's answer does not fit where one byte was to go."""
-    location = open_location(store.new_bucket("range"))
+    location = open_location(store.new_place("range"))
     with location.filesystem.open_output_stream(location.join("file")) as sink:
         sink.write(bytes(range(100)))
     store.proxy.use(FaultPlan(SEED, 0.4, (Fault.THROTTLE, Fault.CUT_DOWNLOAD)))
@@ -214,7 +214,7 @@ def test_short_reads_are_tried_again_when_the_answer_is_longer_than_the_range(st
 
 def test_store_that_fails_for_good_never_becomes_a_quarantined_file(store, sources, monkeypatch):
     """A file the store did not give is not a bad file: the run ends, and the next one takes everything."""
-    source, lake = upload_source(store, sources["folders"]), f"{store.new_bucket('outage')}/lake"
+    source, lake = upload_source(store, sources["folders"]), f"{store.new_place('outage')}/lake"
     monkeypatch.setenv("LESIONARY_OBJECT_STORE_ATTEMPTS", "2")
     monkeypatch.setenv("LESIONARY_OBJECT_STORE_PATIENCE_SECONDS", "1")
     Lake.create(lake)
@@ -251,7 +251,7 @@ def test_location_travels_without_credentials_and_arrives_patient(store):
 )
 @pytest.mark.parametrize("command", ["ingest", "verify"])
 def test_store_that_refuses_is_one_line_without_credentials(store, monkeypatch, change, meaning, command, tmp_path):
-    bucket = "s3://nobody-made-this-bucket" if not change else store.new_bucket("closed")
+    bucket = "s3://nobody-made-this-bucket" if not change else store.new_place("closed")
     environment = client_environment(store.proxy.endpoint, store.server.credentials) | change
     monkeypatch.setattr(type(store), "environment", lambda self: {**os.environ, **environment})
     monkeypatch.setenv("LESIONARY_OBJECT_STORE_ATTEMPTS", "3")
@@ -279,4 +279,4 @@ def test_every_kind_of_fault_can_happen():
 
 def test_missing_lake_is_told_from_a_missing_bucket(store):
     with pytest.raises(LakeError, match="there is no lake here"):
-        Lake.open(f"{store.new_bucket('empty')}/lake")
+        Lake.open(f"{store.new_place('empty')}/lake")

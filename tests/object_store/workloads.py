@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from conftest import annotation_row, write_release
 from object_store.fault_proxy import ProxyControl
-from object_store.s3_server import S3Server, client_environment
+from object_store.s3_server import BUCKET, S3Server, client_environment
 
 from lesionary.lake import Lake
 from lesionary.schema import TABLES
@@ -24,6 +25,9 @@ PROGRAM = "from cli.main import main; main()"
 # Two runs differ in who wrote a row and in the times of the files read; pixels are covered by their digests.
 _OF_THE_RUN = frozenset({"ingest_id", "pixels", "fingerprint"})
 
+# Strays are in units named after the place they come from.
+_OF_THE_PLACE = re.compile(r'(?<="unit_id": ")([a-z]+-[a-z]+)-[0-9a-f]{6,}(?=")')
+
 
 @dataclass(frozen=True)
 class Store:
@@ -32,11 +36,9 @@ class Store:
     server: S3Server
     proxy: ProxyControl
 
-    def new_bucket(self, name: str) -> str:
-        """A bucket nobody used before; its URL."""
-        bucket = f"{name}-{uuid.uuid4().hex[:8]}"
-        self.server.filesystem().create_dir(bucket)
-        return f"s3://{bucket}"
+    def new_place(self, name: str) -> str:
+        """A URL nobody used before."""
+        return f"s3://{BUCKET}/{name}-{uuid.uuid4().hex}"
 
     def put_file(self, source: Path, url: str) -> None:
         """A file, past the proxy."""
@@ -85,13 +87,13 @@ def write_sources(folder: Path, series: int, slices: int, side: int = 128) -> di
 
 
 def upload_source(store: Store, source: Path) -> str:
-    """A source in a bucket of its own; its URL."""
-    bucket = store.new_bucket("source")
+    """A source in a place of its own; its URL."""
+    url = f"{store.new_place('source')}/{source.name}"
     if source.is_dir():
-        store.put_folder(source, f"{bucket}/{source.name}")
+        store.put_folder(source, url)
     else:
-        store.put_file(source, f"{bucket}/{source.name}")
-    return f"{bucket}/{source.name}"
+        store.put_file(source, url)
+    return url
 
 
 def lake_digest(url: str) -> dict[str, str]:
@@ -102,7 +104,9 @@ def lake_digest(url: str) -> dict[str, str]:
         if not lake.has_table(name):
             continue
         kept = [column for column in table.column_names if column not in _OF_THE_RUN]
-        rows = sorted(json.dumps(row, default=str) for row in lake.read(name, columns=kept).to_pylist())
+        rows = sorted(
+            _OF_THE_PLACE.sub(r"\1", json.dumps(row, default=str)) for row in lake.read(name, columns=kept).to_pylist()
+        )
         digests[name] = hashlib.sha256("\n".join(rows).encode()).hexdigest()
     return digests
 
