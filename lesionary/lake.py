@@ -198,7 +198,7 @@ class Lake:
             return
         try:
             dataset = self.shard_dataset(table, [shard_path])
-            whole_group = ds.ParquetFragmentScanOptions(pre_buffer=False)
+            whole_group = ds.ParquetFragmentScanOptions(pre_buffer=False, page_checksum_verification=True)
             yield from dataset.to_batches(
                 columns=list(columns), batch_readahead=0, fragment_readahead=0, fragment_scan_options=whole_group
             )
