@@ -65,7 +65,7 @@ OPERATIONS = {
         Operation("sync", ("sync",), (OLD, EMBED, ("sync",), NEW, EMBED)),
         Operation("match", ("match", "--all"), (OLD, NEW, ("sync",)), rival=("sync",)),
         Operation("embed", EMBED, (OLD, EMBED, NEW)),
-        Operation("train", TRAIN, (TALL,), rival=("sync",)),
+        Operation("train", TRAIN, (TALL, ("sync",)), rival=("sync",)),
     )
 }
 
