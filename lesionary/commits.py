@@ -106,7 +106,7 @@ def _commit_table(lake: Lake, table: Table, batch: Batch, decide: Callable[[Delt
     unclear = 0
     for attempt in range(_MAX_ATTEMPTS):
         delta = lake.delta(table.name)
-        if (delta.transaction_version(batch.ingest_id) or 0) >= batch.sequence:
+        if last_sequence(lake, table.name, delta, batch.ingest_id) >= batch.sequence:
             return
         change = _replacement(lake, table, delta, batch) if decide is None else decide(delta)
         if not change.added and not change.removed:
@@ -133,6 +133,18 @@ def _commit_table(lake: Lake, table: Table, batch: Batch, decide: Callable[[Delt
         where=lake.url,
         next_step="run the same command again when fewer writers are busy",
     )
+
+
+def last_sequence(lake: Lake, table: str, delta: DeltaTable, ingest_id: str) -> int:
+    """The newest batch of a run that a table's log names; 0 where it names none.
+
+    Raises:
+        LakeError: the log is damaged where it says so.
+    """
+    try:
+        return delta.transaction_version(ingest_id) or 0
+    except DeltaError as cause:
+        raise lake.unreadable(table, None, cause) from cause
 
 
 def _write_transaction(delta: DeltaTable, table: Table, batch: Batch, change: Change) -> None:

@@ -272,7 +272,7 @@ class Lake:
         try:
             return persistently(self.location.filesystem, question)
         except (DeltaError, pa.ArrowException, OSError, KeyError) as cause:
-            raise self._unreadable(table, version, cause) from cause
+            raise self.unreadable(table, version, cause) from cause
 
     def _unwritable(self, what: str, cause: Exception) -> LakeError:
         return LakeError(
@@ -296,7 +296,7 @@ class Lake:
             return persistently(self.location.filesystem, collect)
         except (pa.ArrowException, OSError) as cause:
             if is_of_a_store(cause) and not isinstance(cause, FileNotFoundError):
-                raise self._unreadable(table, None, cause) from cause
+                raise self.unreadable(table, None, cause) from cause
             raise damaged_shard(self.url, table, self.first_damaged(table, shard_paths, columns)) from cause
 
     def first_damaged(self, table: str, shard_paths: Sequence[str], columns: Sequence[str] | None) -> str | None:
@@ -335,7 +335,8 @@ class Lake:
         else:
             write_object(self.location.filesystem, place, content)
 
-    def _unreadable(self, table: str, version: int | None, cause: Exception) -> LakeError:
+    def unreadable(self, table: str, version: int | None, cause: BaseException) -> LakeError:
+        """What to say where a table's log, or a version in it, cannot be read."""
         if is_of_a_store(cause) and not isinstance(cause, TableNotFoundError):
             return LakeError(
                 f"table {table} cannot be read ({trouble(cause)})",

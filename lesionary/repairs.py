@@ -22,11 +22,12 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from pyarrow import fs
 
-from lesionary.commits import Change, commit_changes, rewrite
+from lesionary.commits import Change, commit_changes, last_sequence, rewrite
 from lesionary.detection_tables import DETECTION_BOXES, DETECTION_SERIES, DETECTIONS, MASKED_LESIONS, MASKS
 from lesionary.errors import LakeError
 from lesionary.identifiers import new_ingest_id
 from lesionary.lake import Lake, LakeSnapshot, live_shards
+from lesionary.object_stores import is_of_a_store
 from lesionary.schema import (
     FEATURE_SETS,
     LOCATION_MODELS,
@@ -140,7 +141,11 @@ def _readable_log(lake: Lake, name: str) -> list[str]:
 def _opens(lake: Lake, name: str, version: int | None = None) -> bool:
     try:
         found, _ = lake.shards(name, version)
-    except LakeError:
+        last_sequence(lake, name, lake.delta(name, version), "")
+    except LakeError as error:
+        if error.__cause__ is not None and is_of_a_store(error.__cause__):
+            # The store fails, not the log: nothing is known of that.
+            raise
         return False
     return version in {None, found}
 

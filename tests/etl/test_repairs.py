@@ -93,6 +93,21 @@ def test_a_damaged_log_is_one_sentence_that_names_the_way_out(lake):
         lake.snapshot()
 
 
+def test_a_log_that_opens_and_cannot_be_committed_to_is_repaired(lake, source):
+    whole = content_digest(lake)
+    entry = log_entries(lake.url)["units"][-1]
+    torn = entry.read_text().replace(
+        '{"txn":{"appId":"lesionary-writers","version":', '{"txn":{"appId":"lesionary-writers","vers'
+    )
+    entry.write_text(torn)
+
+    report = repair(lake)
+    take_in(lake, source)
+
+    assert report.logs
+    assert content_digest(lake) == whole
+
+
 def test_a_whole_lake_is_left_alone(lake):
     before = lake.snapshot()
 
