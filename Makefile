@@ -2,11 +2,12 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
+FUZZ_SECONDS ?= 5
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench bench-check audit docs clean
+.PHONY: help demo test test-slow check fuzz bench bench-check audit docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +29,10 @@ $(VENV)/.installed-train: $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(VENV)/.installed-train
 	@$(PIP_INSTALL) --editable '.[dev,train]'
+	@touch $@
+
+$(VENV)/.installed-fuzz: $(VENV)/.installed-dev
+	@$(PIP_INSTALL) --editable '.[dev,train,fuzz]'
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
@@ -52,6 +57,9 @@ check: $(VENV)/.installed-dev ## format, lint, types, layers
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+fuzz: $(VENV)/.installed-fuzz ## every parser of foreign bytes, FUZZ_SECONDS each (docs/fuzzing.md)
+	@nice -n 15 $(BIN)/python tests/fuzz/campaign.py --seconds $(FUZZ_SECONDS)
 
 bench: $(VENV)/.installed-bench ## the benchmarks, ratios against peers in the same run
 	@for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
