@@ -41,7 +41,8 @@ MAX_SLICES = 9999
 # Where a row states no image size, no CT matrix is larger than this.
 _LARGEST_SIDE_PX = 4096
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
+# One way to read any run of digits: with two, a long one takes the square of its length.
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,9}", re.ASCII)
 _FILE_NAME = re.compile(r"(?:.*[/\\])?(\d{1,6})_(\d{1,2})_(\d{1,2})[_/\\](\d{1,4})\.png", re.ASCII)
 _RAW_FILE_NAME = re.compile(r"(?:Images_png[/\\])?\d{1,6}_\d{1,2}_\d{1,2}[_/\\]\d{1,4}\.png", re.ASCII)

@@ -39,7 +39,8 @@ MAX_INFLATED_BYTES = 512 << 20
 _MAX_META_ELEMENTS = 64
 
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+){2,}", re.ASCII)
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
+# One way to read any run of digits: with two, a long one takes the square of its length.
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _MAX_UID_CHARACTERS = 64
 
 

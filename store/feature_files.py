@@ -129,7 +129,8 @@ def _batches(file: Path) -> Iterator[pa.RecordBatch]:
                 yield pa.RecordBatch.from_arrays(columns, names=["lesion_id", "vector"])
     except SourceError:
         raise
-    except (OSError, pa.ArrowException) as cause:
+    except (OSError, ValueError, pa.ArrowException) as cause:
+        # Columns' names need not be text at all: a ValueError.
         raise _refused(file, f"it cannot be read as Parquet ({type(cause).__name__})") from cause
 
 

@@ -8,7 +8,9 @@ May import: lesionary, numpy, torch, trainers.
 """
 
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +41,11 @@ LABELS_SCHEMA = pa.schema(
 """What a training says of its lesions; the command takes it into the lake's table of labels."""
 
 _STEP = "step"
+# What numpy and zipfile raise for an archive that is damaged, encrypted, or packed in another way.
+_UNREADABLE = (
+    OSError, ValueError, EOFError, OverflowError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error,
+    struct.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ class History:
                 told = parse_json(str(held["told"]))
                 records, curve = tuple(map(dict, told["records"])), tuple(map(list, told["curve"]))
                 seconds = float(told["seconds"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as cause:
+        except (*_UNREADABLE, KeyError, TypeError) as cause:
             raise _refused(folder) from cause
         if types.dtype != np.int64 or types.shape != probability.shape or types.shape != (len(records), count):
             raise _refused(folder)

@@ -14,6 +14,8 @@ from etl.marks.content_tree import ContentItem, is_written, items_of, numbers_of
 from etl.quality import Flag
 
 MAX_VALUE = 1e6
+# The pattern below takes the square of a text's length; no unit is longer.
+_LONGEST_UNIT = 64
 
 _UNITS = {"mm": "mm", "millimeter": "mm", "cm": "cm", "centimeter": "cm"}
 _PIXELS = ("px", "pixel", "pixels", "{pixel}", "{pixels}", "[pixels]")
@@ -73,6 +75,8 @@ def unit_of_text(text: str) -> tuple[str | None, bool]:
     """The unit that a word names, if we know it, and whether it can be a length's."""
     written = text.strip()
     if not written:
+        return None, True
+    if len(written) > _LONGEST_UNIT:
         return None, True
     if _NOT_A_LENGTH.fullmatch(written):
         return None, False

@@ -5,6 +5,7 @@ import io
 import json
 import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -128,7 +129,7 @@ def _mutated_members(data, rng):
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             held = [(name, archive.read(name)) for name in archive.namelist()]
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError, RuntimeError, struct.error):
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, RuntimeError, struct.error, zlib.error):
         return mutated_bytes(data, rng)
     if not held:
         return mutated_bytes(data, rng)

@@ -51,6 +51,8 @@ ENTRIES = {
     "weights": Entry("fuzz.artifact_targets", ("trainers.weights", "torch._weights_only_unpickler")),
     "history": Entry("fuzz.artifact_targets", ("trainers.rounds", "zipfile", "numpy.lib._format_impl")),
     "vectors": Entry("fuzz.artifact_targets", ("store.feature_files",)),
+    "condition": Entry("fuzz.engine_targets", ("store.conditions",)),
+    "supervised": Entry("fuzz.engine_targets", ("etl.supervision",)),
     "outlines": Entry("fuzz.dicom_targets", (*_MARKS, "etl.marks.outlines")),
 }
 

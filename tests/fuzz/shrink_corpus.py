@@ -18,7 +18,7 @@ from fuzz.corpus import CORPUS  # noqa: E402
 from fuzz.registry import ENTRIES, load  # noqa: E402
 
 BUDGET_BYTES = 8_000
-_MOST_TRIED = 1_500
+_MOST_TRIED = 400
 
 
 def lines_reached(target: Target, data: bytes, files: frozenset[str]) -> frozenset[tuple[str, int, int]]:
