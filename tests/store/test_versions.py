@@ -247,3 +247,21 @@ def test_killed_writer_leaves_the_old_version_and_the_next_one_cleans_up(tmp_pat
     names = [file.name for file in files_folder(path).iterdir()]
     assert len([name for name in names if name.startswith("v")]) == 2
     assert not [name for name in names if ".part" in name]
+
+
+def test_what_a_killed_writer_spilled_is_swept_away_by_the_next(tmp_path):
+    path = tmp_path / "f.duckdb"
+    write(path, 1)
+    spilled = files_folder(path) / "v00000002.duckdb.part.tmp"
+    spilled.mkdir()
+    (spilled / "duckdb_temp_storage-0.tmp").write_bytes(b"rows")
+
+    write(path, 2)
+
+    assert read(path) == (2, 2)
+    assert not spilled.exists()
+
+
+def test_writer_keeps_to_its_memory(tmp_path):
+    with writing(tmp_path / "f.duckdb"), open_draft(tmp_path / "f.duckdb", 100) as (connection, _):
+        assert connection.execute("SELECT current_setting('memory_limit')").fetchone() == ("100.0 MiB",)
