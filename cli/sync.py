@@ -32,7 +32,7 @@ def sync(
     memory_mb: Annotated[
         int,
         typer.Option(
-            "--memory-mb", help="Memory of the engine; 0 = half of what there is, at most 4096. Then the disk."
+            "--memory-mb", min=0, help="Memory of the engine; 0 = half of what there is, at most 4096. Then the disk."
         ),
     ] = 0,
     lake: LakeOption = DEFAULT_LAKE,
