@@ -4,7 +4,9 @@ import concurrent.futures
 import json
 import os
 import pickle
+import re
 import signal
+import threading
 import time
 
 import pyarrow as pa
@@ -12,6 +14,7 @@ import pytest
 from object_store.fault_proxy import ALL_FAULTS, Fault, FaultPlan
 from object_store.s3_server import client_environment
 from object_store.workloads import finished, lake_digest, problems_of, start, upload_source, write_sources
+from pyarrow import fs
 
 from lesionary.commits import Batch, commit
 from lesionary.errors import LakeError
@@ -116,20 +119,21 @@ def test_commit_counts_once_whatever_becomes_of_its_put(store, tmp_path, kind):
     counts = store.proxy.counts()
     store.proxy.use(FaultPlan(SEED, 0.0))
     found = lake.read("quarantine", columns=["unit_id"])["unit_id"].to_pylist()
-    assert counts.faults[kind] >= 3, (SEED, counts)
+    assert counts.faults[kind] >= 2, (SEED, counts)
     assert sorted(found) == [f"u{number}" for number in range(6)], (SEED, counts.log)
 
 
 def test_races_of_several_writers_lose_and_double_nothing(store, tmp_path):
     lake = Lake.create(f"{store.new_place('races')}/lake")
     store.proxy.use(FaultPlan(SEED, RATE))
-    writers, rounds = 4, 3
+    writers, rounds = 4, 10
+    start_line = threading.Barrier(writers, timeout=120)
 
     def write(number):
-        return [
-            commit(lake, one_row_batch(lake, f"w{number}-r{turn}", f"u{number}-{turn}", tmp_path))
-            for turn in range(rounds)
-        ]
+        for turn in range(rounds):
+            batch = one_row_batch(lake, f"w{number}-r{turn}", f"u{number}-{turn}", tmp_path)
+            start_line.wait()
+            commit(lake, batch)
 
     with concurrent.futures.ThreadPoolExecutor(writers) as pool:
         list(pool.map(write, range(writers)))
@@ -181,8 +185,6 @@ def test_driver_killed_while_it_uploads_and_rerun_ends_the_same(store, sources, 
     assert problems_of(lake) == (), SEED
     for name in ("slices", "series", "lesions", "quarantine", "units"):
         folder = opened.table_folder(name)
-        from pyarrow import fs
-
         there = {info.base_name for info in folder.filesystem.get_file_info(fs.FileSelector(folder.path))}
         assert there - {"_delta_log"} == {shard.path for shard in opened.shards(name)[1]}, SEED
 
@@ -265,11 +267,32 @@ def test_store_that_refuses_is_one_line_without_credentials(store, monkeypatch, 
 
     assert code == 2, said
     assert len(said.strip().splitlines()) == 1, said
-    import re
-
     assert re.search(meaning, said), said
     for secret in (environment["AWS_SECRET_ACCESS_KEY"], environment["AWS_ACCESS_KEY_ID"]):
         assert secret not in said
+
+
+def test_credentials_are_in_no_output_and_no_object(store, sources, monkeypatch):
+    """At debug level, of a run that works and of one that is refused on purpose."""
+    source, lake = upload_source(store, sources["zip"]), f"{store.new_place('secret')}/lake"
+    planted = store.server.credentials
+    code, said = finished(start(store, "--debug", "ingest", source, "--lake", lake, "--workers", "1"))
+    assert code == 0, said
+    token = "PlantedSessionToken0003"  # noqa: S105
+    environment = store.environment() | {"AWS_SESSION_TOKEN": token}
+    monkeypatch.setattr(type(store), "environment", lambda self: environment)
+    _, refused = finished(start(store, "--debug", "lake", "verify", "--lake", f"{lake}-of-nobody"))
+
+    folder = open_location(lake)
+    objects = folder.filesystem.get_file_info(fs.FileSelector(folder.path, recursive=True))
+    texts = [said.encode(), refused.encode()]
+    for info in objects:
+        if info.type == fs.FileType.File:
+            with folder.filesystem.open_input_stream(info.path) as stream:
+                texts.append(stream.read())
+    assert len(texts) > 15
+    for secret in (planted.secret, planted.key_id, token):
+        assert not any(secret.encode() in text for text in texts), secret
 
 
 def test_every_kind_of_fault_can_happen():
