@@ -36,13 +36,13 @@ class Costs:
     slice_spread: float = 0.07
     bytes_read: float = 261_000.0
     bytes_written: float = 210_000.0
-    driver_task_s: float = 0.006
+    driver_task_s: float = 0.0047
     """Sending a task and taking its result."""
     plan_s: float = 18e-6
     """Of one slice, before the first task is sent."""
     plan_bytes: float = 255.0
-    commit_base_s: float = 0.1
-    commit_shard_s: float = 20e-6
+    commit_base_s: float = 0.02
+    commit_shard_s: float = 12e-6
     """For every shard that the log names already."""
     start_s: float = 8.0
 
