@@ -30,6 +30,7 @@ _LONGEST_TEMPORARY_FOLDER = 16
 _SHORT_TEMPORARY_FOLDER = "/tmp"  # noqa: S108 (the folder made in it is private and has a random name)
 
 _KNOCK_SECONDS = 5.0
+_CLIENT = "ray://"
 
 # Plans and small tables travel through the object store, pixels never do.
 _OBJECT_STORE_BYTES = 256 << 20
@@ -49,15 +50,26 @@ def ray_session(address: str | None = None, workers: int = 0) -> Iterator[None]:
     """
     _silence_ray()
     ask_for_patience()
+    import ray
+
     if address is None or address == "local":
         with _session_folder() as folder:
             _start_locally(folder, workers)
-            with ending_with_the_cluster():
+            with ending_with_the_cluster(_head(), "this machine", ray.shutdown):
                 yield
         return
     _join(address)
-    with ending_with_the_cluster(address):
+    # Whoever is a cluster's client sees the door it came through, not the head's own address.
+    head = address.removeprefix(_CLIENT) if address.startswith(_CLIENT) else _head()
+    with ending_with_the_cluster(head, f"--ray-address {address}", ray.shutdown):
         yield
+
+
+def _head() -> str:
+    """Host and port of the connected cluster's head."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def _join(address: str) -> None:

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from lesionary.errors import InternalError
 
@@ -22,8 +22,6 @@ from lesionary.errors import InternalError
 _CORE_PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
 _CORE_PATIENCE_SECONDS = 120
 _STUCK_SECONDS = 10.0
-
-_CLIENT = "ray://"
 
 _LOOK_SECONDS = 2.0
 _KNOCK_SECONDS = 5.0
@@ -35,23 +33,20 @@ def ask_for_patience() -> None:
 
 
 @contextlib.contextmanager
-def ending_with_the_cluster(address: str | None = None) -> Iterator[None]:
+def ending_with_the_cluster(head: str, where: str, leave: Callable[[], None]) -> Iterator[None]:
     """Watch over the connected cluster's head for the duration of the block, then leave the cluster.
 
     Args:
-        address: the cluster, as the person named it; None = one of our own.
+        head: its host and port.
+        where: the cluster, as the person named it.
+        leave: says goodbye to the cluster; not called where nobody would answer.
 
     Raises:
         InternalError: the head did not answer for a minute.
     """
-    import ray
-
-    # Whoever is a cluster's client sees the door it came through, not the head's own address.
-    client = address is not None and address.startswith(_CLIENT)
-    head = str(address).removeprefix(_CLIENT) if client else ray.get_runtime_context().gcs_address
     lost = InternalError(
         "the Ray cluster was lost: its head does not answer any more",
-        where="this machine" if address is None else f"--ray-address {address}",
+        where=where,
         next_step="run the same command again once there is a cluster; what was committed is kept",
     )
     watch = _Watch(head, lost)
@@ -61,7 +56,7 @@ def ending_with_the_cluster(address: str | None = None) -> Iterator[None]:
             yield
         finally:
             if not watch.lost:
-                ray.shutdown()
+                leave()
     except KeyboardInterrupt:
         if watch.lost:
             raise lost from None
