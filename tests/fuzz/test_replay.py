@@ -18,7 +18,7 @@ def findings():
 
 @pytest.mark.parametrize("path", findings())
 def test_what_once_broke_a_parser_no_longer_does(path):
-    execute(load(path.parent.name), path.read_bytes())
+    assert execute(load(path.parent.name), path.read_bytes()) is None
 
 
 @pytest.mark.parametrize("name", ENTRIES)

@@ -11,17 +11,17 @@ PAGES = [path for path in sorted(INFRA.rglob("*")) if path.suffix in {".yaml", "
 
 
 def parse(words):
-    """Let the program's own parser read a command without running it."""
+    """The context that the program's own parser makes of a command, without running it."""
     command, rest = get_command(app), words[1:]
     while hasattr(command, "commands"):
         command, rest = command.commands[rest[0]], rest[1:]
-    command.make_context(command.name, list(rest))
+    return command.make_context(command.name, list(rest))
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(INFRA).as_posix())
 def test_commands_parse(path):
     for words in commands(path.read_text()):
-        parse(words)
+        assert parse(words).info_name in words
 
 
 def test_jobs_and_runbook_do_carry_commands():

@@ -14,6 +14,7 @@ from lesionary.provenance import PACKAGES, code_fingerprint, package_root, requi
 READS_ITS_ENVIRONMENT = {
     "lesionary/caches.py",  # where caches of remote lakes lie
     "lesionary/provenance.py",
+    "lesionary/object_stores.py",  # how long to be patient; credentials to blot out
     "etl/supervision.py",  # handed on to the child
     "etl/deidentify.py",  # where the key lies; the driver's
     "trainers/launch.py",  # of Ray's controller
@@ -37,7 +38,10 @@ def refusal(contract):
 
 @pytest.mark.parametrize("networks", [False, True])
 def test_a_process_keeps_its_own_contract(networks):
-    require_same_contract(worker_contract(networks=networks), "here")
+    own = worker_contract(networks=networks)
+
+    require_same_contract(own, "here")
+    assert own == worker_contract(networks=networks)
 
 
 def test_other_code_is_named_with_both_digests_and_the_place():

@@ -7,6 +7,7 @@ of it, so that the same seed spoils much the same requests again.
 
 import contextlib
 import hashlib
+import logging
 import multiprocessing
 import re
 import socket
@@ -213,7 +214,8 @@ class _Listener(socketserver.ThreadingTCPServer):
         self.proxy = proxy
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is what this is about; nothing to print."""
+        """Whisper where the base class prints a traceback: clients that go away are what this is about."""
+        logging.getLogger(__name__).debug("a client went away")
 
 
 class _Connection(socketserver.StreamRequestHandler):

@@ -36,7 +36,7 @@ def test_transfer_syntax_of_no_list_is_not_named(tmp_path):
 
 
 def test_saved_settings_do_not_say_where_the_key_lies():
-    resolved = resolve(IngestSettings, "ingest", flags={"key_file": "/home/doe/key", "workers": 3}, environment={})
+    resolved = resolve(IngestSettings, "ingest", flags={"key_file": "/keys/doe/key", "workers": 3}, environment={})
 
     record = resolved.record()
 
