@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,7 @@ def fuzz(name: str, seconds: int, executions: int) -> dict[str, int]:
         *stored,
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+    before = _processor_seconds()
     done = subprocess.run(command, capture_output=True, check=False, env=environment)
     log = done.stderr.decode(errors="replace") + done.stdout.decode(errors="replace")
     (folder / "log").write_text(log, encoding="utf-8")
@@ -49,10 +51,17 @@ def fuzz(name: str, seconds: int, executions: int) -> dict[str, int]:
         "executions": figures.get("number_of_executed_units", 0),
         "new_inputs": figures.get("new_units_added", 0),
         "edges": int(progress[-1][0]) if progress else 0,
+        "processor_s": round(_processor_seconds() - before),
         "peak_mb": figures.get("peak_rss_mb", 0),
         "seed": int((_SEED.findall(log) or ["0"])[0]),
         "exit_code": done.returncode,
     }
+
+
+def _processor_seconds() -> float:
+    """Of all processes that have ended below this one."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def add_up(name: str, figures: dict[str, int]) -> None:
@@ -62,6 +71,7 @@ def add_up(name: str, figures: dict[str, int]) -> None:
     held = totals.setdefault(name, {"executions": 0, "runs": 0, "edges": 0})
     held["executions"] += figures["executions"]
     held["runs"] += 1
+    held["processor_s"] = held.get("processor_s", 0) + figures["processor_s"]
     held["edges"] = max(held["edges"], figures["edges"])
     path.write_text(json.dumps(totals, indent=1, sort_keys=True), encoding="utf-8")
 
