@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from etl.patch_geometry import SPACINGS_MM, Frame, SlicePlaces, cut_frame, frame_around, slices_around
 from lesionary.errors import UnknownLesionError
-from lesionary.lake import Lake, damaged_shard
+from lesionary.lake import Lake
 from lesionary.patch_schema import CONTEXT_MM, SLICES_PER_PATCH
 from lesionary.recist import FIRST_CENTERS, RELEASE_PADDING_PX
 from lesionary.slices import SliceReader
+from lesionary.table_shards import damaged_shard
 
 LESION_COLUMNS = (
     "lesion_id", "patient_id", "study_id", "series_id", "slice_index", "box_xyxy_px", "coord_convention",

@@ -31,10 +31,11 @@ from deltalake.transaction import AddAction, RemoveAction, Transaction
 
 from lesionary.columns import Table
 from lesionary.errors import CommitConflictError, LakeError
-from lesionary.lake import Lake, live_shards
+from lesionary.lake import Lake
 from lesionary.object_stores import may_pass, pause, persistently, trouble
 from lesionary.schema import RESULT_TABLES, SOURCE_TABLES, TABLES
 from lesionary.shards import Shard, ShardWriter, make_durable
+from lesionary.table_shards import live_shards
 
 # Shared by every commit, so that two commits prepared against one version can never both succeed.
 _WRITERS_LOCK = "lesionary-writers"

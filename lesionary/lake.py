@@ -19,7 +19,6 @@ from typing import Any, Self, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.schema import Field
@@ -38,9 +37,9 @@ from lesionary.object_stores import (
     trouble,
     write_object,
 )  # fmt: skip
-from lesionary.remote_files import open_remote
 from lesionary.schema import LAKE_FORMAT_VERSION, RESULT_TABLES, SOURCE_TABLES, TABLES
-from lesionary.shards import Shard, footer_is_whole
+from lesionary.shards import Shard
+from lesionary.table_shards import damaged_shard, live_shards, prove_footer, proving_format
 
 MARKER_FILE = "lake.json"
 _TABLES_FOLDER = "tables"
@@ -233,9 +232,9 @@ class Lake:
             return ds.dataset(schema.empty_table())
         folder = self.table_folder(table)
         for path in shard_paths:
-            prove_footer(self, table, path)
+            prove_footer(folder, self.url, table, path)
         paths = [folder.join(path) for path in shard_paths]
-        return ds.dataset(paths, schema=schema, format=_proving_format(), filesystem=self.location.filesystem)
+        return ds.dataset(paths, schema=schema, format=proving_format(), filesystem=self.location.filesystem)
 
     def history(self) -> list[CommitRecord]:
         """Every commit of every table, newest first."""
@@ -428,40 +427,6 @@ def _lacking(delta: DeltaTable, table: Table) -> list[Field]:
     return [Field.from_arrow(column.field()) for column in table.columns if column.name not in there]
 
 
-def damaged_shard(lake_url: str, table: str, path: str | None) -> LakeError:
-    """What to say of a shard that cannot be read; of which one, where that is known."""
-    return LakeError(
-        f"a shard of table {table} is missing or damaged" + (f" ({path})" if path else ""),
-        where=lake_url,
-        next_step="run `lesionary lake verify`, then `lesionary lake repair`",
-    )
-
-
-def prove_footer(lake: Lake, table: str, path: str) -> None:
-    """Refuse a shard on a disk whose footer was damaged: it would be read as other columns or rows, without a word.
-
-    Object stores prove what they keep by themselves, and a look at every footer would be a request each.
-
-    Raises:
-        LakeError: it is missing or damaged.
-    """
-    folder = lake.table_folder(table)
-    if not folder.is_local:
-        return
-    try:
-        whole = footer_is_whole(Path(folder.join(path)))
-    except OSError as cause:
-        raise damaged_shard(lake.url, table, path) from cause
-    if not whole:
-        raise damaged_shard(lake.url, table, path)
-
-
-def _proving_format() -> ds.ParquetFileFormat:
-    """Pages whose checksum differs are never answered from."""
-    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    return ds.ParquetFileFormat(default_fragment_scan_options=options)
-
-
 def known_table(name: str) -> Table:
     """The declaration of a table.
 
@@ -471,28 +436,3 @@ def known_table(name: str) -> Table:
     if name not in TABLES:
         raise UsageError(f"there is no table {name}", next_step=f"the lake's tables are {', '.join(TABLES)}")
     return TABLES[name]
-
-
-def live_shards(delta: DeltaTable, table: Table) -> tuple[Shard, ...]:
-    """The shards of a Delta table at its loaded version, ordered by their units."""
-    actions = pa.table(delta.get_add_actions(flatten=True))
-    bounds = [f"min.{table.unit_column}", f"max.{table.unit_column}"]
-    wanted = ["path", "size_bytes", "num_records", *(name for name in bounds if name in actions.column_names)]
-    shards = [
-        Shard(row["path"], row["size_bytes"], row["num_records"], row[bounds[0]], row[bounds[1]])
-        for row in actions.select(wanted).to_pylist()
-    ]
-    return tuple(sorted(shards, key=lambda shard: (shard.low_unit, shard.path)))
-
-
-def shard_footer(lake: Lake, table: str, shard: Shard) -> pq.FileMetaData:
-    """A shard's Parquet footer.
-
-    Raises:
-        OSError or pyarrow.ArrowInvalid: the file is missing or its footer damaged.
-    """
-    path = lake.table_folder(table).join(shard.path)
-    if lake.location.is_local:
-        return pq.read_metadata(path)
-    with open_remote(lake.location.filesystem, path) as file:
-        return pq.read_metadata(file)

@@ -26,7 +26,7 @@ from lesionary.commits import Change, commit_changes, last_sequence, rewrite
 from lesionary.detection_tables import DETECTION_BOXES, DETECTION_SERIES, DETECTIONS, MASKED_LESIONS, MASKS
 from lesionary.errors import LakeError
 from lesionary.identifiers import new_ingest_id
-from lesionary.lake import Lake, LakeSnapshot, live_shards
+from lesionary.lake import Lake, LakeSnapshot
 from lesionary.object_stores import is_of_a_store
 from lesionary.schema import (
     FEATURE_SETS,
@@ -40,6 +40,7 @@ from lesionary.schema import (
     TABLES,
     UNITS,
 )
+from lesionary.table_shards import live_shards
 from lesionary.upkeep import Damaged, Progress, damaged_shards, incomplete_units, whole_rows
 
 _LOG_FOLDER = "_delta_log"

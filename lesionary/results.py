@@ -14,9 +14,10 @@ from deltalake import DeltaTable
 
 from lesionary.commits import Batch, Change, commit_changes, commit_results, rewrite
 from lesionary.identifiers import new_ingest_id
-from lesionary.lake import Lake, live_shards
+from lesionary.lake import Lake
 from lesionary.schema import RESULT_TABLES
 from lesionary.shards import Shard, ShardWriter
+from lesionary.table_shards import live_shards
 
 # Rows of one shard: 1,024 numbers a row make some 250 MB.
 _ROWS_PER_SHARD = 65_536

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lesionary.errors import ArtifactError, LakeError
-from lesionary.lake import Lake, damaged_shard, prove_footer
+from lesionary.lake import Lake
 from lesionary.pixels import decode_slice
 from lesionary.remote_files import open_remote
 from lesionary.shards import Shard
+from lesionary.table_shards import damaged_shard, prove_footer
 
 # Open shards: each holds a file descriptor and its footer (about 1 kB a slice).
 _MAX_OPEN_SHARDS = 32
@@ -132,7 +133,7 @@ class SliceReader:
             return self._open[path]
         while len(self._open) >= _MAX_OPEN_SHARDS:
             self._open.popitem(last=False)[1].close()
-        prove_footer(self._lake, "slices", path)
+        prove_footer(self._folder, self._lake.url, "slices", path)
         self._open[path] = self._opened(path)
         return self._open[path]
 

@@ -20,13 +20,14 @@ from pyarrow import fs
 
 from lesionary.artifacts import file_sha256
 from lesionary.errors import ArtifactError, LakeError
-from lesionary.lake import Lake, LakeSnapshot, shard_footer
+from lesionary.lake import Lake, LakeSnapshot
 from lesionary.locations import Location
 from lesionary.object_stores import is_of_a_store, persistently, trouble
 from lesionary.pixels import decode_slice, pixel_digest
 from lesionary.remote_files import open_remote
 from lesionary.schema import QUARANTINE, SERIES, SOURCE_TABLES, TABLES, UNITS
 from lesionary.shards import DIGEST_DIGITS, Shard, digest_in_name
+from lesionary.table_shards import shard_footer
 
 # Digesting waits for the disk or the object store more than for the processor.
 _READER_THREADS = 4
@@ -199,7 +200,7 @@ def _check_shard(lake: Lake, work: tuple[str, Shard]) -> str | None:
             digest = file_sha256(stream)
         if digest[:DIGEST_DIGITS] != digest_in_name(shard.path):
             return f"{label}: the file is not what was written (its digest differs)"
-        footer = shard_footer(lake, name, shard)
+        footer = shard_footer(folder, shard)
     except FileNotFoundError:
         return f"{label}: the shard is missing"
     except (OSError, pa.ArrowInvalid) as error:
