@@ -167,6 +167,9 @@ def incomplete_units(
         for (unit_id, _), rows_held in held.items():
             in_all[unit_id] += rows_held
         for unit in units:
+            if table is SERIES and unit["slices"] + unit["lesions"] == 0:
+                # A series of which nothing was accepted has a row all the same; a source's odd files have none.
+                continue
             wanted = _rows_due(unit, table.name)
             own = held.get((unit["unit_id"], unit["ingest_id"]), 0)
             if in_all[unit["unit_id"]] != wanted or (of_one_ingest and own != wanted):
@@ -179,7 +182,7 @@ def _rows_due(unit: Mapping[str, Any], table: str) -> int:
     if table == QUARANTINE.name:
         return int(unit["rows_quarantined"] + unit["files_quarantined"])
     if table == SERIES.name:
-        return int(unit["slices"] + unit["lesions"] > 0)
+        return 1
     return int(unit[table])
 
 
