@@ -98,7 +98,7 @@ def test_cocos_boxes_become_corners_and_images_go_by_id(write):
     ("held", "sentence"),
     [
         ("{", "found.json: this is no JSON (JSONDecodeError)"),
-        ("[" * 100_000, "found.json: this is no JSON (RecursionError)"),
+        ("[" * 100_000, "found.json: this is no JSON (ValueError)"),
         ("1" * 5_000, "found.json: this is no JSON (ValueError)"),
         ('"text"', "found.json: an object is needed here; docs/detection-scores.md shows one"),
         ({}, 'found.json: this is no file of detections: "format" is not "lesionary-detections-1"'),
