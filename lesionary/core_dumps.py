@@ -11,4 +11,4 @@ def forbid_core_dumps() -> None:
     """
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     allowed = 1 if most == resource.RLIM_INFINITY else min(1, most)
-    resource.setrlimit(resource.RLIMIT_CORE, (allowed, allowed))
+    resource.setrlimit(resource.RLIMIT_CORE, (allowed, most))
