@@ -8,6 +8,7 @@ import contextlib
 import gzip
 import io
 import os
+import re
 import tarfile
 import zipfile
 import zlib
@@ -24,6 +25,8 @@ from privacy.needles import needles
 _PIECE_BYTES = 4 << 20
 _TABLE_BITS = 20
 _DEEPEST = 4
+_NUMBER_CHARACTERS = 24
+_NUMBER_BEFORE = re.compile(rb"(?:^|[^0-9.])[0-9]{1,6}\.[0-9]*$")
 _DAMAGED = (pa.ArrowInvalid, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError)
 
 
@@ -58,9 +61,20 @@ class Searcher:
             places = np.flatnonzero(self._starts[_hashes([numbers[at : len(numbers) - 3 + at] for at in range(4)])])
             for place in places.tolist():
                 for needle in self._by_start.get(piece[place : place + 4], ()):
-                    if piece.startswith(needle, place):
+                    if piece.startswith(needle, place) and not _in_a_fraction(piece, place, needle):
                         found.add(self._needles[needle])
         return found
+
+
+def _in_a_fraction(piece: bytes, place: int, needle: bytes) -> bool:
+    """Whether digits, such as a date's, only stand in a decimal number: a table has millions of those.
+
+    A UID or a time that begins with a date is not one.
+    """
+    if not needle.isdigit():
+        return False
+    before = _NUMBER_BEFORE.search(piece[max(0, place - _NUMBER_CHARACTERS) : place])
+    return before is not None and piece[place + len(needle) : place + len(needle) + 1] != b"."
 
 
 def _hashes(four: "Iterable[np.ndarray]") -> np.ndarray:

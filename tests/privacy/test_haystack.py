@@ -115,6 +115,17 @@ def test_text_across_the_edge_of_a_piece_is_found():
         assert Searcher([HIDDEN]).search(b"\0" * before + HIDDEN.encode()) == {HIDDEN}
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("20170303", True), ("a20170303113000", True), ("2.25.20170303", True), ("1.2.20170303.7", True),
+        ("[0.20170303]", False), (" -0.1720170303e-05", False), ("0.20170303.1", True), ("20170303.5", True),
+    ],
+)  # fmt: skip
+def test_date_counts_unless_it_is_part_of_a_fraction(text, found):
+    assert Searcher(["20170303"]).search(b" ".join([noise(), text.encode(), b""])) == ({"20170303"} if found else set())
+
+
 def test_nothing_is_found_where_nothing_is():
     searcher = Searcher([HIDDEN, "2.25.1234567890123", "19540312", *(f"PLANTED {number:05d}" for number in range(500))])
 

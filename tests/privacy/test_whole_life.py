@@ -193,12 +193,8 @@ def test_crashes_left_no_core_dump(life):
 
     assert set(trapped) == {trap.replace(":", ".") for trap in (_DECODER, _WORKER, _DRIVER)}
     assert set(trapped.values()) <= {"0", "1"}
-    assert [
-        path
-        for place in (life.folder, package_root())
-        for path in place.glob("**/core*")
-        if path.is_file() and path.suffix != ".py"
-    ] == []
+    # Where the kernel writes files, it writes them into the folder that a process runs in: Ray's run in the packages'.
+    assert [*life.folder.rglob("core"), *life.folder.rglob("core.*"), *package_root().glob("core*")] == []
 
 
 @pytest.mark.slow
