@@ -53,8 +53,11 @@ def nearest(
     longest = float(np.sqrt(lengths.max(initial=0.0)))
     for start in range(0, len(queries), block):
         part = queries[start : start + block]
-        # One query is a product of a matrix with a vector, which reads the matrix once and copies nothing.
-        scores = (matrix @ part[0])[None] if len(part) == 1 else part @ matrix.T
+        # The flag of an invalid operation may come from what a BLAS kernel makes of the unused rest of a register; that
+        # vectors are finite was made sure of when they came in.
+        with np.errstate(invalid="ignore"):
+            # One query is a product of a matrix with a vector, which reads the matrix once and copies nothing.
+            scores = (matrix @ part[0])[None] if len(part) == 1 else part @ matrix.T
         scores *= -2
         scores += lengths
         for number, (query, row) in enumerate(zip(part, scores, strict=True), start):

@@ -9,6 +9,7 @@ May import: lesionary, numpy, torch, trainers.
 
 import json
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -41,10 +42,11 @@ LABELS_SCHEMA = pa.schema(
 """What a training says of its lesions; the command takes it into the lake's table of labels."""
 
 _STEP = "step"
-# What numpy and zipfile raise for an archive that is damaged, encrypted, or packed in another way.
+# What numpy, zipfile and Python's tokenizer (for an array's header) raise for an archive that is damaged, encrypted, or
+# packed in another way.
 _UNREADABLE = (
     OSError, ValueError, EOFError, OverflowError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error,
-    struct.error,
+    struct.error, tokenize.TokenError,
 )  # fmt: skip
 
 
