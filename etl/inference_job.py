@@ -14,7 +14,7 @@ import ray.data
 from ray.exceptions import RayError
 
 from etl.inference import InferenceTask, ModelMaker
-from etl.ingest_job import begin_work, our_error, prepare_ray_data
+from etl.ingest_job import MOST_DEATHS, begin_work, deaths_counted, our_error, prepare_ray_data
 from lesionary.errors import LesionaryError, UsageError
 from lesionary.provenance import worker_contract
 
@@ -45,15 +45,17 @@ class ActorPool:
         if not rows:
             return
         self._require_room()
-        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            _Actor,
-            fn_constructor_args=(pickle.dumps(make_model), worker_contract(networks=True)),
-            batch_size=1,
-            batch_format="numpy",
-            concurrency=min(self.actors, len(rows)),
-            num_cpus=self.cores,
-            num_gpus=self.gpus or None,
-        )
+        with deaths_counted():
+            dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+                _Actor,
+                fn_constructor_args=(pickle.dumps(make_model), worker_contract(networks=True)),
+                batch_size=1,
+                batch_format="numpy",
+                concurrency=min(self.actors, len(rows)),
+                num_cpus=self.cores,
+                num_gpus=self.gpus or None,
+                max_task_retries=MOST_DEATHS - 1,
+            )
         try:
             for row in dataset.iter_rows():
                 yield pickle.loads(row["result"])  # noqa: S301 (our own bytes, from our own workers)

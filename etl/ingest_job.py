@@ -4,24 +4,31 @@ Two settings make the difference on few cores (benchmarks/bench_ingest.py): the 
 would leave a core idle, and each block is one task whose pixels never enter the object store.
 """
 
+import contextlib
 import logging
 import pickle
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ray.data
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError, WorkerCrashedError
+from ray.util.annotations import RayDeprecationWarning
 
 from etl.running import Task
 from lesionary.core_dumps import forbid_core_dumps
 from lesionary.errors import InternalError, LesionaryError
 from lesionary.provenance import require_same_contract, worker_contract
 
+# A task whose worker died so often takes no node with it by chance: it kills its workers. Ray would go on for ever.
+MOST_DEATHS = 8
+
 
 def run_on_ray(tasks: Iterable[Task[Any]]) -> Iterator[Any]:
     """Run tasks on the connected Ray cluster and yield results as they finish.
 
-    A worker that is killed has its task run again by Ray; shards of the lost attempt are never committed.
+    A worker that is killed has its task run again by Ray, `MOST_DEATHS` times in all; shards of lost attempts are never
+    committed.
 
     Raises:
         LesionaryError: a task raised it.
@@ -32,12 +39,23 @@ def run_on_ray(tasks: Iterable[Task[Any]]) -> Iterator[Any]:
     if not rows:
         return
     contract = {"contract": worker_contract()}
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_run_pickled, fn_kwargs=contract, num_cpus=1)
+    with deaths_counted():
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            _run_pickled, fn_kwargs=contract, num_cpus=1, max_retries=MOST_DEATHS - 1
+        )
     try:
         for row in dataset.iter_rows():
             yield pickle.loads(row["result"])  # noqa: S301 (our own bytes, from our own workers)
     except (LesionaryError, RayError) as error:
         raise our_error(error) from error
+
+
+@contextlib.contextmanager
+def deaths_counted() -> Iterator[None]:
+    """A number of retries has no other way into Ray Data than one that it means to take away, and warns of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        yield
 
 
 def prepare_ray_data() -> None:
@@ -78,6 +96,11 @@ def our_error(error: BaseException) -> LesionaryError:
         if isinstance(cause, LesionaryError) and not isinstance(cause, RayError):
             return cause
         cause = getattr(cause, "cause", None) or cause.__cause__
+    if isinstance(error, (WorkerCrashedError, RayActorError)):
+        return InternalError(
+            f"the worker of one task died {MOST_DEATHS} times: an input crashes it, or it has too little memory",
+            next_step="give workers more memory, or take the input out; what was committed is kept",
+        )
     return InternalError(
         f"Ray gave the job up ({type(error).__name__})", next_step="run it again: what was committed is kept"
     )

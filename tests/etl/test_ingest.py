@@ -6,6 +6,7 @@ import re
 import shutil
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import imagecodecs
 import numpy as np
@@ -20,7 +21,7 @@ from etl.ingest_tasks import run_task
 from etl.planning import plan_sources
 from etl.quality import Flag, Reason
 from etl.running import run_here
-from lesionary.errors import CodeMismatchError, SourceError
+from lesionary.errors import CodeMismatchError, InternalError, SourceError
 from lesionary.lake import Lake
 from lesionary.provenance import code_fingerprint, worker_contract
 from lesionary.schema import TABLES
@@ -356,6 +357,16 @@ def test_ray_gives_the_same_rows_as_this_process(tmp_path, release, ray_cluster)
     assert summary.slices_written == 15
     assert content_digest(there, moved=True) == content_digest(here, moved=True)
     assert verify(there, deep=True).problems == ()
+
+
+@pytest.mark.ray
+def test_a_task_that_kills_its_workers_ends_the_job_with_a_sentence(ray_cluster, monkeypatch):
+    from etl.ingest_job import run_on_ray
+
+    monkeypatch.setattr("etl.ingest_job.MOST_DEATHS", 2)
+
+    with pytest.raises(InternalError, match="the worker of one task died 2 times: an input crashes it"):
+        list(run_on_ray([SimpleNamespace(run=os.abort)]))
 
 
 @pytest.mark.ray
