@@ -262,6 +262,9 @@ class _OpenTar(OpenArchive):
         except RecursionError:
             # The library calls itself for each long name that follows a long name.
             raise tarfile.ReadError("headers upon headers") from None
+        except IndexError:
+            # It looks into a sparse file's header without asking whether all of it is there.
+            raise tarfile.ReadError("a header cut short") from None
 
     def _list(self, end: int, limits: ArchiveLimits) -> None:
         with tarfile.open(fileobj=cast("IO[bytes]", _Bounded(self._file, end)), mode="r:") as tar:

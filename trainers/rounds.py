@@ -105,6 +105,9 @@ class History:
                 seconds = float(told["seconds"])
         except (*_UNREADABLE, KeyError, TypeError) as cause:
             raise _refused(folder) from cause
+        if not (isinstance(types, np.ndarray) and isinstance(probability, np.ndarray)):
+            # A member of an archive that does not begin as an array comes back as its bytes.
+            raise _refused(folder)
         if types.dtype != np.int64 or types.shape != probability.shape or types.shape != (len(records), count):
             raise _refused(folder)
         labels = tuple(RoundLabels(at, *pair) for at, pair in enumerate(zip(types, probability, strict=True)))
