@@ -46,8 +46,8 @@ HARMS = {
 _WEIGHTS = (5, 4, 4, 2, 4, 3, 2)
 
 _PATIENTS, _SLICES, _SIDE, _MARKS = 30, 12, 512, 10
-# Ray may take seven minutes to notice a pulled cable: so long its clients wait before they ask whether anybody is there,
-# and then for an answer.
+# Ray may take seven minutes to notice a pulled cable: so long its clients wait before they ask whether anybody is
+# there, and then for an answer.
 _JOB_SECONDS = 600
 _LOOK_SECONDS = 0.02
 # Of the calm run's working time; a little past its end, as machines differ from run to run.
