@@ -39,8 +39,8 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	@$(PIP_INSTALL) --editable '.[dev,train,bench]'
 	@touch $@
 
-$(VENV)/.installed-audit: $(VENV)/.installed-bench
-	@$(PIP_INSTALL) --editable '.[dev,train,bench,cluster,audit]'
+$(VENV)/.installed-audit: $(VENV)/.installed-bench $(VENV)/.installed-fuzz
+	@$(PIP_INSTALL) --editable '.[dev,train,bench,fuzz,cluster,audit]'
 	@touch $@
 
 demo: $(VENV)/.installed-train ## phantom → ingest → sync → answers → training → embeddings → answers, in demo/
