@@ -19,7 +19,7 @@ another writer has made in between.
 import bisect
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,11 +176,19 @@ def _write_transaction(delta: DeltaTable, table: Table, batch: Batch, change: Ch
 
 def _replacement(lake: Lake, table: Table, delta: DeltaTable, batch: Batch) -> Change:
     """The batch's shards for those that hold rows of its units, whose other rows go into new shards."""
+    change = without_units(lake, table, live_shards(delta, table), batch.unit_ids, batch.ingest_id)
+    return Change([*batch.shards.get(table.name, ()), *change.added], change.removed)
+
+
+def without_units(
+    lake: Lake, table: Table, shards: Iterable[Shard], unit_ids: Collection[str], ingest_id: str
+) -> Change:
+    """Some shards of a table without the rows of these units: those that hold any go, the rest of their rows stays."""
     removed: list[Shard] = []
     kept: list[Shard] = []
-    wanted = sorted(batch.unit_ids)
-    value_set = pa.array(wanted)
-    for shard in live_shards(delta, table):
+    wanted = sorted(unit_ids)
+    value_set = pa.array(wanted, pa.string())
+    for shard in shards:
         nearest = bisect.bisect_left(wanted, shard.low_unit)
         if nearest == len(wanted) or wanted[nearest] > shard.high_unit:
             continue
@@ -191,8 +199,8 @@ def _replacement(lake: Lake, table: Table, delta: DeltaTable, batch: Batch) -> C
             continue
         removed.append(shard)
         if staying:
-            kept.append(rewrite(lake, table, shard, ~pc.field(table.unit_column).isin(value_set), batch.ingest_id))
-    return Change([*batch.shards.get(table.name, ()), *kept], removed)
+            kept.append(rewrite(lake, table, shard, ~pc.field(table.unit_column).isin(value_set), ingest_id))
+    return Change(kept, removed)
 
 
 def rewrite(lake: Lake, table: Table, shard: Shard, staying: pc.Expression, ingest_id: str) -> Shard:

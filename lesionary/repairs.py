@@ -17,12 +17,11 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 from pyarrow import fs
 
-from lesionary.commits import Change, commit_changes, last_sequence, rewrite
+from lesionary.commits import Change, commit_changes, last_sequence, without_units
 from lesionary.detection_tables import DETECTION_BOXES, DETECTION_SERIES, DETECTIONS, MASKED_LESIONS, MASKS
 from lesionary.errors import LakeError
 from lesionary.identifiers import new_ingest_id
@@ -175,24 +174,12 @@ def _results_to_drop(
 def _take_out(lake: Lake, name: str, damaged: Collection[str], units: Collection[str], prefix: str) -> None:
     """One transaction: shards that are damaged go, and the rows of these units out of the others."""
     table = TABLES[name]
-    value_set = pa.array(sorted(units), pa.string())
-    staying = ~pc.field(table.unit_column).isin(value_set)
 
     def decide(delta: DeltaTable) -> Change:
-        removed, kept = [], []
-        for shard in live_shards(delta, table):
-            if shard.path in damaged:
-                removed.append(shard)
-                continue
-            if not any(shard.low_unit <= unit <= shard.high_unit for unit in units):
-                continue
-            held = lake.read_shard(name, shard.path, [table.unit_column]).column(0)
-            going = int(pc.sum(pc.is_in(held, value_set=value_set)).as_py() or 0)
-            if going:
-                removed.append(shard)
-            if 0 < going < shard.rows:
-                kept.append(rewrite(lake, table, shard, staying, prefix))
-        return Change(kept, removed)
+        shards = live_shards(delta, table)
+        whole = [shard for shard in shards if shard.path not in damaged]
+        change = without_units(lake, table, whole, units, prefix)
+        return Change(change.added, [shard for shard in shards if shard.path in damaged] + [*change.removed])
 
     commit_changes(lake, table, prefix, decide)
 
