@@ -6,22 +6,14 @@ from pathlib import Path
 
 import pytest
 from conftest import png_bytes, slice_hu
+from fuzz.planted import LESION, NAMES, WHO
 from pacs_files import adds_up, ct, enhanced, take_in
 
-from etl.export.sr_document import MarkedImage
-from etl.phantom.pacs_identity import Identity
 from etl.phantom.pacs_images import SYNTAXES
-from etl.phantom.pacs_marks import PlantedLesion, ReportNames, aim_annotation, presentation_state, structured_report
+from etl.phantom.pacs_marks import aim_annotation, presentation_state, structured_report
 from etl.quality import Reason
 from etl.supervision import ChildLimits, this_process_child
 from lesionary.lake import Lake
-
-LESION = PlantedLesion(
-    "1-1", "liver", MarkedImage("1.2.3.4", series_uid="1.2.3.5"), "1.2.3.6",
-    (10.5, 20.25, 50.5, 20.75, 30.0, 8.5, 30.25, 30.0), 32.1, 17.25, (0.0, 0.0, 0.0), 0.8, "1.2.3.7",
-)  # fmt: skip
-NAMES = ReportNames("1.2.3.6", "1.2.3.8", "1.2.3.9", 1)
-WHO = Identity(1, 1, "F", 50)
 
 
 def seeds():
