@@ -2,7 +2,7 @@
 
     inputs/              files that the training starts from, such as weights
     run.json             what is trained, from which inputs, with which settings; the run exists once it is written
-    driver.json          which driver has the run now; a worker of an older one stops at its next checkpoint
+    driver.json          which driver has the run now; a worker of an older one stops at its next checkpoint or its end
     checkpoints/<step>/  the newest two (trainers/places.py)
     final/               what came out: the weights and other files
     result.json          what was measured, and the digests of final/; it makes the run a finished one
@@ -199,9 +199,12 @@ class Run:
         """Keep what came out and what was measured; from then on the run is finished.
 
         Raises:
-            InternalError: what was returned is no JSON.
+            UsageError: the run's folder is not where the driver sees it.
+            InternalError: what was returned is no JSON, or another driver took the run over.
             UnwritableError: the lake takes no files.
         """
+        # Much may lie between the last checkpoint and this, such as an evaluation.
+        self.require_driver()
         digests = {path.name: _sha256(path) for path in sorted(out.iterdir()) if path.is_file()}
         result = RunResult(returned, digests, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
         with _naming_the_run(self.name):

@@ -274,27 +274,28 @@ def test_a_model_that_is_not_there_and_one_that_was_changed_are_one_line(run, la
     assert not Path("out").exists()
 
 
-# A driver in a process of its own, which can be killed.
+# A driver in a process of its own, which can be killed. Its workers hang after a checkpoint: those on Ray outlive it
+# for a moment, in which a small training would come to its end.
 PROGRAM = """
 import json, sys
 sys.path.insert(0, {tests!r})
 from cli.training import Wish, train
 from cli.training_inputs import Prepared, Trainer
-trainer = Trainer("small", lambda *_: Prepared({{"slow": 0.4}}, {{}}, {{}}), "small_training")
+job = {{"stop": "hang", "stop_at": 10, "stopped": {stopped!r}}}
+trainer = Trainer("small", lambda *_: Prepared(job, {{}}, {{}}), "small_training")
 train(trainer, "lake", Wish(preset="small", run="r1", threads=1, **json.loads(sys.argv[1])))
 """
 
 
 def driver(folder, **wish):
-    program, paths = PROGRAM.format(tests=str(TESTS)), {"PYTHONPATH": str(TESTS)}
+    program, paths = PROGRAM.format(tests=str(TESTS), stopped=str(folder / "stopped")), {"PYTHONPATH": str(TESTS)}
     return start_command(json.dumps(wish), cwd=folder, environment=paths, program=program)
 
 
-def killed_at_checkpoint(lake, step, **wish):
-    """Start a driver and kill it once a checkpoint of this step or a later one is there."""
-    checkpoints = run_folder(lake, "r1") / "checkpoints"
+def killed_at_checkpoint(**wish):
+    """Start a driver and kill it once its workers hang."""
     process = driver(Path.cwd(), **wish)
-    wait_until(lambda: any(int(path.name) >= step for path in checkpoints.glob("[0-9]*")), process)
+    wait_until(Path("stopped").exists, process)
     # Of the driver alone: its workers on Ray have to notice by themselves.
     process.send_signal(signal.SIGKILL)
     assert wait_for(process).code == -signal.SIGKILL
@@ -303,14 +304,14 @@ def killed_at_checkpoint(lake, step, **wish):
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_killed_driver_is_gone_on_with_to_the_same_weights(lake):
-    killed_at_checkpoint(lake, 10)
+    killed_at_checkpoint()
 
     again = wait_for(driver(Path.cwd(), resume=True))
     assert again.code == 0, again.said
 
     (card,) = list_models(lake)
     result = json.loads((run_folder(lake, "r1") / "result.json").read_text())["returned"]["trained"]
-    assert (result["steps_done"], result["resumed_from"]) in {(22, 10), (22, 15), (22, 20)}
+    assert (result["steps_done"], result["resumed_from"]) == (22, 10)
     whole = train(small(), "lake", Wish(preset="small", threads=1, name="whole"))
     assert read_weights(lake, card) == read_weights(lake, whole)
 
@@ -319,15 +320,14 @@ def test_a_killed_driver_is_gone_on_with_to_the_same_weights(lake):
 @pytest.mark.ray
 @pytest.mark.timeout(280)
 def test_a_killed_driver_of_ray_workers_is_gone_on_with_to_the_same_state(lake):
-    killed_at_checkpoint(lake, 10, workers=2)
+    killed_at_checkpoint(workers=2)
 
     again = wait_for(driver(Path.cwd(), workers=2, resume=True))
     assert again.code == 0, again.said
 
     (card,) = list_models(lake)
     result = json.loads((run_folder(lake, "r1") / "result.json").read_text())["returned"]["trained"]
-    assert (result["steps_done"], result["world"]) == (22, 2)
-    assert result["resumed_from"] >= 10
+    assert (result["steps_done"], result["resumed_from"], result["world"]) == (22, 10, 2)
     whole = load(read_weights(lake, train(small(), "lake", Wish(preset="small", threads=1, name="whole"))))
     for name, weights in load(read_weights(lake, card)).items():
         np.testing.assert_allclose(weights, whole[name], rtol=1e-4, atol=1e-6)

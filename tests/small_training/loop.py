@@ -16,13 +16,16 @@ from trainers.fitting import fit
 
 ENTRY = "small_training.loop:train"
 
+# Longer than any test.
+_HANG_SECONDS = 3600.0
+
 
 def train(job, place):
     """Fit the small learner.
 
     The job may ask for mishaps on the last worker: `fail`, an error of ours; `bug`, any other; `stop_at`, a step after
-    whose checkpoint the worker stops by `stop` ("kill" or "interrupt"), once: `stopped` is a file that says it did.
-    `attempts` is a file with a line for each attempt, `slow` a pause at each checkpoint.
+    whose checkpoint the worker stops by `stop` ("kill", "interrupt", or "hang" until it is killed), once: `stopped` is
+    a file that says it did. `attempts` is a file with a line for each attempt.
     """
     if place.rank == 0 and "attempts" in job:
         with Path(job["attempts"]).open("a") as log:
@@ -57,11 +60,12 @@ def _prepare_mishaps(job, place):
 
     def save(folder, metrics):
         keep(folder, metrics)
-        time.sleep(job.get("slow", 0.0))
         if last and metrics["step"] == job.get("stop_at") and not Path(job["stopped"]).exists():
             Path(job["stopped"]).touch()
             if job["stop"] == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if job["stop"] == "hang":
+                time.sleep(_HANG_SECONDS)
             raise KeyboardInterrupt
 
     place.save = save

@@ -128,8 +128,12 @@ def test_workers_of_a_driver_that_lost_the_run_stop(tmp_path):
     with run.driven():
         workers_own = pickle.loads(pickle.dumps(run))
         workers_own.require_driver()
-    with Run.resume("r1", run.location).driven(), pytest.raises(InternalError, match="another driver went on with"):
-        workers_own.require_driver()
+    (tmp_path / "out").mkdir()
+    with Run.resume("r1", run.location).driven():
+        for step in (workers_own.require_driver, lambda: workers_own.finish(tmp_path / "out", {})):
+            with pytest.raises(InternalError, match="another driver went on with"):
+                step()
+    assert run.result() is None
 
 
 def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path):
@@ -161,7 +165,7 @@ def test_a_trainer_that_does_not_exist_and_a_result_that_is_no_json_are_named(tm
     with pytest.raises(InternalError, match="the trainer no.such:thing cannot be loaded"):
         train_here(run, threads=1)
 
-    with pytest.raises(InternalError, match="result.json: what would be written is no JSON"):
+    with run.driven(), pytest.raises(InternalError, match="result.json: what would be written is no JSON"):
         run.finish(tmp_path, {"loss": float("nan")})
 
 
