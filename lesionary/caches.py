@@ -14,13 +14,14 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, cast
 
 import pyarrow as pa
 from pyarrow import fs, ipc
@@ -31,14 +32,13 @@ from lesionary.errors import ArtifactError, InternalError, UnwritableError
 from lesionary.json_text import parse_json
 from lesionary.lake import Lake
 from lesionary.locations import Location, open_location
-from lesionary.object_stores import persistently, read_object, whole_object
-from lesionary.remote_files import open_remote
+from lesionary.object_stores import is_of_a_store, read_object, upload_file
+from lesionary.remote_files import download_file, open_remote
 
 RECORD_FILE = "cache.json"
 _CACHE_FOLDER = "cache"
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 _DIGEST_DIGITS = 16
-_COPY_BYTES = 8 << 20
 
 # An unfinished folder that was written to more recently may have a living builder.
 _ABANDONED_AFTER_S = 24 * 3600.0
@@ -252,6 +252,8 @@ def open_part(url: str, name: str, columns: Sequence[str] | None = None) -> pa.T
         with ipc.open_file(source, options=ipc.IpcReadOptions(included_fields=wanted)) as reader:
             return reader.read_all()
     except (OSError, pa.ArrowInvalid) as cause:
+        if is_of_a_store(cause):
+            raise
         raise _broken(url, f"{name} cannot be read ({type(cause).__name__})") from cause
 
 
@@ -260,12 +262,14 @@ def _checked_cache(url: str) -> Cache:
     location = open_location(url)
     try:
         system = location.filesystem
-        record = parse_json(persistently(system, lambda: read_object(system, location.join(RECORD_FILE))))
+        record = parse_json(read_object(system, location.join(RECORD_FILE)))
         parts = _parts_of(record)
         infos = location.filesystem.get_file_info([location.join(part.name) for part in parts])
     except FileNotFoundError as cause:
         raise _broken(url, "there is no finished cache here") from cause
     except (OSError, ValueError, TypeError, KeyError) as cause:
+        if is_of_a_store(cause):
+            raise
         raise _broken(url, f"its {RECORD_FILE} cannot be read ({type(cause).__name__})") from cause
     for part, info in zip(parts, infos, strict=True):
         if info.type != fs.FileType.File or info.size != part.bytes:
@@ -291,9 +295,7 @@ def _copied(cache: Cache, location: Location, local_copy: Path | None) -> Path:
         target = folder / part.name
         if target.is_file() and target.stat().st_size == part.bytes and _same_record(folder, cache):
             continue
-        with location.filesystem.open_input_stream(location.join(part.name)) as source, atomic_file(target) as sink:
-            while block := source.read(_COPY_BYTES):
-                sink.write(block)
+        download_file(location.filesystem, location.join(part.name), target)
     with atomic_file(folder / RECORD_FILE) as sink:
         sink.write(json.dumps(dict(cache.record), sort_keys=True).encode())
     return folder
@@ -319,9 +321,11 @@ def _whole_file(folder: Location, name: str) -> Iterator[BinaryIO]:
             yield sink
         return
     try:
-        folder.filesystem.create_dir(folder.path, recursive=True)
-        with whole_object(folder.filesystem, folder.join(name)) as sink:
-            yield sink
+        with tempfile.NamedTemporaryFile(prefix="lesionary-") as whole:
+            yield cast("BinaryIO", whole)
+            whole.flush()
+            folder.filesystem.create_dir(folder.path, recursive=True)
+            upload_file(Path(whole.name), folder.filesystem, folder.join(name))
     except OSError as cause:
         raise UnwritableError(
             f"the cache cannot be written ({type(cause).__name__})",

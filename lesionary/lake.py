@@ -357,7 +357,7 @@ class Lake:
     def _read_marker(self) -> dict[str, object] | None:
         system = self.location.filesystem
         try:
-            marker = parse_json(persistently(system, lambda: read_object(system, self.location.join(MARKER_FILE))))
+            marker = parse_json(read_object(system, self.location.join(MARKER_FILE)))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as cause:

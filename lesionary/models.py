@@ -35,7 +35,7 @@ from lesionary.errors import ArtifactError, LakeError, UsageError
 from lesionary.json_text import parse_json
 from lesionary.lake import Lake
 from lesionary.locations import Location
-from lesionary.object_stores import persistently, read_object, write_object
+from lesionary.object_stores import is_of_a_store, read_object, write_object
 from lesionary.provenance import code_fingerprint
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -206,17 +206,18 @@ def read_model_file(lake: Lake, card: ModelCard, file_name: str) -> bytes:
 
     Raises:
         ArtifactError: it is missing or cannot be read.
+        OSError: the object store fails.
     """
     try:
-        with lake.location.filesystem.open_input_stream(_path(lake, card.model_id, file_name)) as stream:
-            data: bytes = stream.read()
+        return read_object(lake.location.filesystem, _path(lake, card.model_id, file_name))
     except OSError as cause:
+        if is_of_a_store(cause):
+            raise
         raise ArtifactError(
             f"{file_name} cannot be read ({type(cause).__name__})",
             where=card.model_id,
             next_step="train the model again",
         ) from cause
-    return data
 
 
 def model_files(lake: Lake, card: ModelCard) -> list[str]:
@@ -368,10 +369,13 @@ def _read_card(lake: Lake, model_id: str) -> ModelCard | None:
     """A model's card; None where the folder holds none."""
     try:
         system = lake.location.filesystem
-        content = parse_json(persistently(system, lambda: read_object(system, _path(lake, model_id, CARD_FILE))))
+        content = parse_json(read_object(system, _path(lake, model_id, CARD_FILE)))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as cause:
+        if is_of_a_store(cause):
+            # Nobody should remove a model for that.
+            raise
         raise _damaged_card(model_id) from cause
     if not isinstance(content, dict):
         raise _damaged_card(model_id)

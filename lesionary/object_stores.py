@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
@@ -26,6 +27,7 @@ from lesionary.settings import resolve
 Result = TypeVar("Result")
 
 _LONGEST_PAUSE_S = 2.0
+_BLOCK_BYTES = 8 << 20
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _A_STORE_SPEAKS = re.compile(r"AWS Error|Generic (S3|GCS|MicrosoftAzure) error|google::cloud|Azure|Error performing")
 
@@ -198,12 +200,31 @@ def write_object(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
     persistently(filesystem, put)
 
 
-def read_object(filesystem: fs.FileSystem, path: str) -> bytes:
-    """A small object's content.
+def upload_file(source: Path, filesystem: fs.FileSystem, path: str) -> None:
+    """Put a file of this machine, whole or not at all.
+
+    Raises:
+        OSError: the store does not take it.
+    """
+
+    def put() -> None:
+        with source.open("rb") as stream, whole_object(filesystem, path) as sink:
+            while block := stream.read(_BLOCK_BYTES):
+                sink.write(block)
+
+    persistently(filesystem, put)
+
+
+def read_object(filesystem: fs.FileSystem, path: str, at_most: int | None = None) -> bytes:
+    """An object's content, or its beginning.
 
     Raises:
         OSError: the store does not give it.
     """
-    with filesystem.open_input_stream(path) as stream:
-        content: bytes = stream.read()
-    return content
+
+    def get() -> bytes:
+        with filesystem.open_input_stream(path) as stream:
+            content: bytes = stream.read(at_most)
+        return content
+
+    return persistently(filesystem, get)

@@ -5,17 +5,21 @@ range was to be, and then the read fails at once.
 """
 
 import io
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import pyarrow as pa
 from pyarrow import fs
 
+from lesionary.artifacts import atomic_file
 from lesionary.object_stores import persistently
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _BUFFER_BYTES = 1 << 16
+_BLOCK_BYTES = 8 << 20
 
 
 class RemoteFile(io.RawIOBase):
@@ -99,3 +103,15 @@ def open_remote(filesystem: fs.FileSystem, path: str, *, buffered: bool = False)
     """
     file = RemoteFile(filesystem, path)
     return cast("BinaryIO", io.BufferedReader(file, _BUFFER_BYTES) if buffered else file)
+
+
+def download_file(filesystem: fs.FileSystem, path: str, target: Path) -> None:
+    """Copy an object to this machine, whole or not at all.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: the store does not give it.
+        UnwritableError: this machine's disk does not take it.
+    """
+    with open_remote(filesystem, path) as source, atomic_file(target) as sink:
+        shutil.copyfileobj(source, sink, _BLOCK_BYTES)

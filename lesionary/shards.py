@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from lesionary.columns import Table
 from lesionary.errors import InternalError
 from lesionary.locations import Location
-from lesionary.object_stores import persistently, whole_object
+from lesionary.object_stores import upload_file
 
 # Reading a slice maps its row group and decodes one value: 2, 4 and 8 read alike, 1 is slower and doubles the footer,
 # and the fewer groups the less there is to write.
@@ -35,7 +35,6 @@ SLICES_PER_ROW_GROUP = 8
 _DEFAULT_ROWS_PER_GROUP = 64_000
 _ENCODED_COLUMNS = frozenset({"pixels"})
 DIGEST_DIGITS = 32
-_UPLOAD_BYTES = 8 << 20
 _FOOTER_IN_NAME = re.compile(r"-f([0-9a-f]{8})-[0-9a-f]{32}\.parquet$")
 # A Parquet file ends with the length of its footer and a magic word.
 _FOOTER_END = struct.Struct("<I4s")
@@ -157,7 +156,7 @@ class ShardWriter:
         if self._folder.is_local:
             self._temporary.replace(Path(self._folder.path) / name)
         else:
-            _upload(self._temporary, self._folder, name)
+            upload_file(self._temporary, self._folder.filesystem, self._folder.join(name))
         return Shard(name, size, self._rows, self._low, self._high)
 
 
@@ -220,12 +219,3 @@ def _parquet_options(table: Table) -> Mapping[str, object]:
 
 def _is_heavy(table: Table) -> bool:
     return not _ENCODED_COLUMNS.isdisjoint(table.column_names)
-
-
-def _upload(source: Path, folder: Location, name: str) -> None:
-    def upload() -> None:
-        with source.open("rb") as stream, whole_object(folder.filesystem, folder.join(name)) as sink:
-            while block := stream.read(_UPLOAD_BYTES):
-                sink.write(block)
-
-    persistently(folder.filesystem, upload)

@@ -19,7 +19,6 @@ import importlib.util
 import json
 import re
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -32,8 +31,9 @@ from lesionary.artifacts import atomic_write_bytes
 from lesionary.errors import ArtifactError, InternalError, LesionaryError, UnwritableError, UsageError
 from lesionary.json_text import parse_json
 from lesionary.locations import Location
-from lesionary.object_stores import whole_object, write_object
+from lesionary.object_stores import is_of_a_store, read_object, upload_file, write_object
 from lesionary.provenance import code_fingerprint
+from lesionary.remote_files import download_file
 
 _RECORD, _DRIVER, _RESULT, _LOCK = "run.json", "driver.json", "result.json", ".lock"
 _PUBLISHED = "published.json"
@@ -234,9 +234,11 @@ class Run:
 
     def _read_checked(self, path: str, digest: str | None) -> bytes:
         try:
-            with self.location.filesystem.open_input_stream(self.location.join(path)) as stream:
-                data = bytes(stream.read())
+            data = read_object(self.location.filesystem, self.location.join(path))
         except OSError as cause:
+            if is_of_a_store(cause):
+                # Nothing is damaged: the run can be gone on with.
+                raise
             raise self._damaged(path) from cause
         if hashlib.sha256(data).hexdigest() != digest:
             raise self._damaged(path)
@@ -289,13 +291,13 @@ class Run:
         target = folder / str(step)
         try:
             target.mkdir(parents=True, exist_ok=True)
-            fs.copy_files(
-                self.checkpoint_path(step),
-                str(target),
-                source_filesystem=self.location.filesystem,
-                destination_filesystem=fs.LocalFileSystem(),
-            )
+            for info in self.location.filesystem.get_file_info(fs.FileSelector(self.checkpoint_path(step))):
+                if info.is_file:
+                    download_file(self.location.filesystem, info.path, target / info.base_name)
         except OSError as cause:
+            if is_of_a_store(cause):
+                # Nothing is damaged: the run can be gone on with.
+                raise
             raise self._damaged(f"checkpoint {step}") from cause
         return target
 
@@ -326,8 +328,7 @@ class Run:
         self._delete_folder(target)
         system.create_dir(target, recursive=True)
         for path in (path for path in folder.iterdir() if path.is_file()):
-            with path.open("rb") as source, whole_object(system, f"{target}/{path.name}") as sink:
-                shutil.copyfileobj(source, sink, 1 << 20)
+            upload_file(path, system, f"{target}/{path.name}")
 
     def _delete_folder(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -339,9 +340,11 @@ class Run:
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
-            with self.location.filesystem.open_input_stream(self.location.join(name)) as stream:
-                value = parse_json(stream.read(_MAX_JSON_BYTES))
+            value = parse_json(read_object(self.location.filesystem, self.location.join(name), _MAX_JSON_BYTES))
         except (OSError, ValueError) as cause:
+            if is_of_a_store(cause):
+                # Nothing is damaged: the run can be gone on with.
+                raise
             raise self._damaged(name) from cause
         if not isinstance(value, dict):
             raise self._damaged(name)

@@ -2,14 +2,14 @@
 
 import dataclasses
 import json
-import signal
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from faults.processes import start_command, wait_for, wait_until
+from faults.processes import wait_for
 from safetensors.numpy import load
+from small_training.driver import driver, killed_at_checkpoint
 
 from cli.training import Wish, progress_line, train
 from cli.training_inputs import TRAINERS, Prepared, Trainer
@@ -18,7 +18,6 @@ from lesionary.lake import Lake
 from lesionary.models import list_models, publish, read_model_file, read_weights
 from trainers.places import StepReport
 
-TESTS = Path(__file__).parents[1]
 SMOKE = Wish(preset="smoke", threads=1)
 
 
@@ -274,39 +273,12 @@ def test_a_model_that_is_not_there_and_one_that_was_changed_are_one_line(run, la
     assert not Path("out").exists()
 
 
-# A driver in a process of its own, which can be killed. Its workers hang after a checkpoint: those on Ray outlive it
-# for a moment, in which a small training would come to its end.
-PROGRAM = """
-import json, sys
-sys.path.insert(0, {tests!r})
-from cli.training import Wish, train
-from cli.training_inputs import Prepared, Trainer
-job = {{"stop": "hang", "stop_at": 10, "stopped": {stopped!r}}}
-trainer = Trainer("small", lambda *_: Prepared(job, {{}}, {{}}), "small_training")
-train(trainer, "lake", Wish(preset="small", run="r1", threads=1, **json.loads(sys.argv[1])))
-"""
-
-
-def driver(folder, **wish):
-    program, paths = PROGRAM.format(tests=str(TESTS), stopped=str(folder / "stopped")), {"PYTHONPATH": str(TESTS)}
-    return start_command(json.dumps(wish), cwd=folder, environment=paths, program=program)
-
-
-def killed_at_checkpoint(**wish):
-    """Start a driver and kill it once its workers hang."""
-    process = driver(Path.cwd(), **wish)
-    wait_until(Path("stopped").exists, process)
-    # Of the driver alone: its workers on Ray have to notice by themselves.
-    process.send_signal(signal.SIGKILL)
-    assert wait_for(process).code == -signal.SIGKILL
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_killed_driver_is_gone_on_with_to_the_same_weights(lake):
-    killed_at_checkpoint()
+    killed_at_checkpoint("lake", Path.cwd())
 
-    again = wait_for(driver(Path.cwd(), resume=True))
+    again = wait_for(driver("lake", Path.cwd(), resume=True))
     assert again.code == 0, again.said
 
     (card,) = list_models(lake)
@@ -320,9 +292,9 @@ def test_a_killed_driver_is_gone_on_with_to_the_same_weights(lake):
 @pytest.mark.ray
 @pytest.mark.timeout(280)
 def test_a_killed_driver_of_ray_workers_is_gone_on_with_to_the_same_state(lake):
-    killed_at_checkpoint(workers=2)
+    killed_at_checkpoint("lake", Path.cwd(), workers=2)
 
-    again = wait_for(driver(Path.cwd(), workers=2, resume=True))
+    again = wait_for(driver("lake", Path.cwd(), workers=2, resume=True))
     assert again.code == 0, again.said
 
     (card,) = list_models(lake)

@@ -27,7 +27,8 @@ def train(job, place):
     whose checkpoint the worker stops by `stop` ("kill", "interrupt", or "hang" until it is killed), once: `stopped` is
     a file that says it did. `attempts` is a file with a line for each attempt.
     """
-    if place.rank == 0 and "attempts" in job:
+    # Written by the worker that fails: the others may be stopped before they come this far.
+    if place.rank == place.world - 1 and "attempts" in job:
         with Path(job["attempts"]).open("a") as log:
             log.write(f"{os.getpid()}\n")
     _prepare_mishaps(job, place)
