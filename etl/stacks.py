@@ -20,11 +20,12 @@ from etl.patch_cutting import LeftOut, Series, read_rows, read_series
 from etl.running import RunnerChoice, always_here
 from etl.stack_geometry import StackFrame, StackMaker, frame_for, is_possible_spacing
 from lesionary.caches import Cache, CachePart, CacheWriter, find_cache, write_part
-from lesionary.errors import LakeError, UsageError
+from lesionary.errors import LakeError
 from lesionary.lake import Lake
 from lesionary.pixels import encode_slice
 from lesionary.recist import FIRST_CENTERS
 from lesionary.schema import COORDINATE_COLUMNS
+from lesionary.settings import require_ranges
 from lesionary.slices import SliceReader
 from lesionary.splits import split_of_patient
 from lesionary.stack_schema import STACK_KIND, STACKS, StackSettings
@@ -61,10 +62,7 @@ class TrainingStacks:
         Raises:
             UsageError: a value is out of its range.
         """
-        for name, low, high in (("empty_share", 0.0, 10.0), ("clear_mm", 0.0, 500.0)):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise UsageError(f"{name} must lie between {low:g} and {high:g}, found {value:g}")
+        require_ranges(self, ("empty_share", 0.0, 10.0), ("clear_mm", 0.0, 500.0))
 
 
 def make_stacks(

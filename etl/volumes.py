@@ -21,6 +21,7 @@ from lesionary.caches import Cache, CachePart, CacheWriter, find_cache, write_pa
 from lesionary.errors import LakeError, UsageError
 from lesionary.lake import Lake
 from lesionary.pixels import MAX_SIDE_PX
+from lesionary.settings import require_ranges
 from lesionary.slices import SliceReader
 from lesionary.splits import split_of_patient
 
@@ -65,16 +66,14 @@ class VolumeSettings:
         Raises:
             UsageError: a value is out of its range.
         """
-        for name, low, high in (
+        require_ranges(
+            self,
             ("side", 16, 1024),
             ("min_slices", 2, 100_000),
             ("min_extent_mm", 0.0, 2_000.0),
             ("max_slices", 2, 100_000),
             ("max_tilt_deg", 0.0, 45.0),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise UsageError(f"{name} must lie between {low:g} and {high:g}, found {value:g}")
+        )
         if self.max_slices < self.min_slices:
             raise UsageError(f"max_slices ({self.max_slices}) is below min_slices ({self.min_slices})")
 

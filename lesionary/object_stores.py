@@ -21,8 +21,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from pyarrow import fs
 
 from lesionary.artifacts import reason_of
-from lesionary.errors import UsageError
-from lesionary.settings import resolve
+from lesionary.settings import require_ranges, resolve
 
 Result = TypeVar("Result")
 
@@ -68,11 +67,13 @@ class ObjectStoreSettings:
         Raises:
             UsageError: a value is out of its range.
         """
-        for name, high in (("attempts", 100), ("request_seconds", 3_600), ("connect_seconds", 3_600)):
-            if not 1 <= getattr(self, name) <= high:
-                raise UsageError(f"{name} must lie between 1 and {high}, found {getattr(self, name)}")
-        if not 0 <= self.patience_seconds <= 86_400:
-            raise UsageError(f"patience_seconds must lie between 0 and 86400, found {self.patience_seconds}")
+        require_ranges(
+            self,
+            ("attempts", 1, 100),
+            ("request_seconds", 1, 3_600),
+            ("connect_seconds", 1, 3_600),
+            ("patience_seconds", 0, 86_400),
+        )
 
 
 def object_store_settings() -> ObjectStoreSettings:

@@ -22,9 +22,31 @@ from lesionary.identifiers import checked_namespace
 
 DEFAULT_CONFIG_FILE = "lesionary.toml"
 _ENVIRONMENT_PREFIX = "LESIONARY"
+
+# A file may hold whole numbers of any length, which neither floating point nor a sentence could.
+_LONGEST_NUMBER_BITS = 64
+
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
 Settings = TypeVar("Settings")
+Value = TypeVar("Value")
+
+
+def require_ranges(settings: object, *ranges: tuple[str, float, float]) -> None:
+    """Refuse settings of which one lies outside its range; None, where a setting may be that, passes.
+
+    Args:
+        settings: that were just made.
+        ranges: names, lowest and highest values.
+
+    Raises:
+        UsageError: a value is out of its range.
+    """
+    for name, low, high in ranges:
+        value = getattr(settings, name)
+        if value is not None and not low <= value <= high:
+            low_text, high_text, text = (f"{one:g}" if isinstance(one, float) else one for one in (low, high, value))
+            raise UsageError(f"{name} must lie between {low_text} and {high_text}, found {text}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +78,14 @@ class IngestSettings:
         """
         if self.namespace is not None:
             checked_namespace(self.namespace)
-        for name, low, high in (
+        require_ranges(
+            self,
             ("workers", 0, 65_536),
             ("shard_mb", 1, 2_048),
             ("commit_seconds", 1, 86_400),
             ("file_memory_mb", 64, 1 << 20),
             ("file_seconds", 1, 3_600),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise UsageError(f"{name} must lie between {low} and {high}, found {value}")
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +109,7 @@ class TrainSettings:
         Raises:
             UsageError: a value is out of its range.
         """
-        for name, low, high in (("workers", 1, 65_536), ("threads", 0, 4_096), ("max_failures", 0, 1_000_000)):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise UsageError(f"{name} must lie between {low} and {high}, found {value}")
+        require_ranges(self, ("workers", 1, 65_536), ("threads", 0, 4_096), ("max_failures", 0, 1_000_000))
         if self.gpus is not None and not (0 <= self.gpus <= 1 or (self.gpus.is_integer() and self.gpus <= 64)):
             raise UsageError(f"gpus must be a fraction or a whole number of GPUs, found {self.gpus:g}")
 
@@ -229,19 +246,25 @@ def _parse(text: str, hint: object, where: str) -> object:
     try:
         if kind is tuple:
             of = typing.get_args(hint)[0]
-            return tuple(of(part) for part in text.split(",") if part.strip())
+            return tuple(_bounded(of(part), where) for part in text.split(",") if part.strip())
         if kind is not bool:
-            return kind(text)
+            return _bounded(kind(text), where)
     except ValueError:
         pass
     raise UsageError(f"{text!r} is not a value of type {kind.__name__}", where=where)
 
 
 def _checked(value: object, hint: object, where: str) -> object:
+    """A value out of the file, or one of its values in a list."""
     kind = _plain_type(hint)
-    if type(value) is kind or (kind is float and type(value) is int) or (kind is tuple and type(value) is list):
-        try:
-            return kind(value)
-        except OverflowError:
-            raise UsageError("the number is beyond any that can be computed with", where=where) from None
+    if kind is tuple and isinstance(value, list):
+        return tuple(_checked(one, typing.get_args(hint)[0], where) for one in value)
+    if type(value) is kind or (kind is float and type(value) is int):
+        return kind(_bounded(value, where))
     raise UsageError(f"a value of type {kind.__name__} is needed, found {type(value).__name__}", where=where)
+
+
+def _bounded(value: Value, where: str) -> Value:
+    if isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER_BITS:
+        raise UsageError("the number is beyond any that can be computed with", where=where)
+    return value

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lesionary.errors import UsageError
+from lesionary.settings import require_ranges
 
 STACK_KIND = "stacks"
 
@@ -37,15 +38,13 @@ class StackSettings:
         Raises:
             UsageError: a value is out of its range.
         """
-        for name, low, high in (
+        require_ranges(
+            self,
             ("pixel_mm", 0.2, 8.0),
             ("slices", 1, 27),
             ("step_mm", 0.2, 20.0),
             ("max_side_px", 32, 2048),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise UsageError(f"{name} must lie between {low:g} and {high:g}, found {value:g}")
+        )
         if self.slices % 2 == 0:
             raise UsageError(f"slices must be an odd number, found {self.slices}")
 

@@ -18,7 +18,7 @@ from store.database import open_writer
 ROOT = Path(__file__).parents[1]
 HEAVY = (
     "torch", "ray", "pyarrow", "duckdb", "deltalake", "imagecodecs", "PIL", "numpy", "faiss", "scipy", "sklearn",
-    "matplotlib",
+    "matplotlib", "pydantic",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ May import: lesionary, numpy, torch, trainers.
 """
 
 import json
+import lzma
 import struct
 import tokenize
 import zipfile
@@ -46,7 +47,7 @@ _STEP = "step"
 # packed in another way.
 _UNREADABLE = (
     OSError, ValueError, EOFError, OverflowError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error,
-    struct.error, tokenize.TokenError,
+    lzma.LZMAError, struct.error, tokenize.TokenError,
 )  # fmt: skip
 
 

@@ -55,6 +55,8 @@ learning_rate = 0.1
 milestones = [0.5, 0.8]
 [detector]
 batch = 2
+anchors_px = [16, 32.5]
+windows_hu = [-1024, 3071]
 """
     return [
         joined(toml, b"steps=10\nlearning-rate=0.1\nmilestones=0.5,0.8", b"64"),

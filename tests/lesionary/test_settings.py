@@ -1,9 +1,16 @@
 """Settings: default < file < environment < flag, and no misspelling passes for a default."""
 
+from dataclasses import dataclass
+
 import pytest
 
 from lesionary.errors import UsageError
-from lesionary.settings import IngestSettings, resolve
+from lesionary.settings import IngestSettings, given_settings, resolve
+
+
+@dataclass(frozen=True)
+class Curve:
+    milestones: tuple[float, ...] = ()
 
 
 @pytest.fixture
@@ -50,6 +57,11 @@ def test_file_in_the_current_folder_is_found(config, monkeypatch):
         ("[ingest]\nworker = 3\n", "there is no setting worker"),
         ("[ingest]\nworkers = 'three'\n", "a value of type int is needed, found str"),
         ("[ingest]\nworkers = true\n", "a value of type int is needed, found bool"),
+        ("[ingest]\nworkers = 99999\n", "workers must lie between 0 and 65536, found 99999$"),
+        (
+            f"[ingest]\nworkers = 0x{'f' * 5000}\n",
+            r"workers in \[ingest\]: the number is beyond any that can be computed",
+        ),
         ("ingest = 3\n", "must be a table"),
         ("[ingest\n", "cannot be read"),
     ],
@@ -60,6 +72,19 @@ def test_mistakes_in_the_file_are_named(tmp_path, text, sentence):
 
     with pytest.raises(UsageError, match=sentence):
         resolve(IngestSettings, "ingest", flags={}, environment={}, config_file=path)
+
+
+def test_values_in_a_list_are_checked_one_by_one(tmp_path):
+    path = tmp_path / "settings.toml"
+
+    def milestones(text):
+        path.write_text(f"[fit]\nmilestones = {text}\n")
+        return given_settings(Curve, "fit", flags={}, environment={}, config_file=path)[0]["milestones"]
+
+    assert milestones("[0.5, 1]") == (0.5, 1.0)
+    for text, found in (('[0.5, "a"]', "str"), ("[[0.5]]", "list"), ("[true]", "bool")):
+        with pytest.raises(UsageError, match=rf"milestones in \[fit\]: a value of type float is needed, found {found}"):
+            milestones(text)
 
 
 def test_missing_file_is_an_error_when_it_was_asked_for(tmp_path):

@@ -55,7 +55,11 @@ def test_air_and_bone_beyond_the_window_make_no_difference():
     net, images = net_of(), np.full((2, 32, 32), -1024, np.int16)
     images[1] = -3000
 
-    assert raw_scores(net, images)[0] == raw_scores(net, images)[1]
+    # What the network makes of them may differ in the last bits with the place in the batch, on some processors.
+    prepared = net.prepare(torch.from_numpy(images))
+    assert torch.equal(prepared[0], prepared[1])
+    first, second = raw_scores(net, images)
+    assert first == pytest.approx(second, rel=1e-5)
 
 
 def test_the_papers_network_scores_too():

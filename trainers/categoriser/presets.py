@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from lesionary.errors import UsageError
+from lesionary.settings import require_ranges
 from trainers.augment import Augmentation
 from trainers.categoriser.clusters import AGREEMENT, CRITERIA, LIKELIHOOD
 from trainers.categoriser.model import LAYERS, NECKS, REGIONS, WHOLE, NetSettings
@@ -112,17 +113,15 @@ class CategoriserSettings:
         for name, known in (("neck", NECKS), ("criterion", CRITERIA), ("first_features", LAYERS), ("features", LAYERS)):
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} is {getattr(self, name)!r}", next_step=f"choose from {', '.join(known)}")
-        for name, low, high in (
+        require_ranges(
+            self,
             ("grid", 1, 16), ("width", 1, 8_192), ("padding_mm", 0, 50), ("least_crop_mm", 8, 128), ("scale_mm", 1, 4),
             ("input_px", 32, 512), ("components", 0, 4_096), ("k", 2, 1_000), ("least_k", 2, 1_000),
             ("most_k", 2, 1_000), ("choose_rounds", 1, 100), ("halvings", 1, 100),
             ("restarts", 1, 1_000), ("max_rounds", 1, 100), ("stop_purity", 0, 2), ("stop_nmi", 0, 2),
             ("train_share", 0.01, 0.99), ("val_share", 0, 0.99), ("batch", 1, 100_000), ("shift_mm", 0, 50),
             ("place_weight", 0, 1_000), ("cluster_place_weight", 0, 100),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise UsageError(f"{name} must lie between {low:g} and {high:g}, found {value:g}")
+        )  # fmt: skip
         if self.least_k > self.most_k:
             raise UsageError("least_k is larger than most_k")
         if self.train_share + self.val_share >= 1:

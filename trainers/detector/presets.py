@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from lesionary.errors import UsageError
 from lesionary.patch_schema import WINDOW_HU
+from lesionary.settings import require_ranges
 from lesionary.stack_schema import StackSettings
 from trainers.backbones import BACKBONES
 from trainers.fit_settings import FitSettings, fit_settings_of
@@ -124,17 +125,15 @@ class DetectorSettings:
             )
         if any(not one > 0 for one in (*self.anchors_px, *self.anchor_ratios)):
             raise UsageError("sides and ratios of anchors must be positive", where="anchors_px, anchor_ratios")
-        for name, low, high in (
+        require_ranges(
+            self,
             ("box_padding_px", 0, 100), ("pyramid_channels", 8, 2_048), ("region_grid", 1, 16),
             ("samples_per_cell", 1, 4), ("head_width", 8, 8_192),
             ("proposal_sample", 2, 10_000), ("region_sample", 2, 10_000),
             ("proposals", 1, 10_000), ("map_weight", 0, 100), ("box_weight", 0, 100), ("lesion_crops", 0, 1),
             ("scale_change", 0, 0.5), ("grey_change", 0, 0.5), ("batch", 1, 10_000), ("min_score", 0, 1),
             ("max_boxes", 1, 1_000), ("overlap", 0, 1),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise UsageError(f"{name} must lie between {low:g} and {high:g}, found {value:g}")
+        )  # fmt: skip
         if self.crop_px and not 64 <= self.crop_px <= self.max_side_px:
             raise UsageError(f"crop_px must be 0 or lie between 64 and {self.max_side_px}, found {self.crop_px}")
         self.stack()

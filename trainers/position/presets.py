@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from lesionary.errors import UsageError
+from lesionary.settings import require_ranges
 from trainers.backbones import BACKBONES
 from trainers.fit_settings import FitSettings, fit_settings_of
 from trainers.preset_settings import preset_settings
@@ -77,14 +78,12 @@ class PositionSettings:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         if self.backbone not in BACKBONES:
             raise UsageError(f"there is no backbone {self.backbone!r}", next_step=f"choose from {', '.join(BACKBONES)}")
-        for name, low, high in (
+        require_ranges(
+            self,
             ("scale_mm", 1, 4), ("crop_mm", 32, _SMALLEST_PATCH_MM), ("shift_mm", 0, 200), ("box_low_mm", 2, 128),
             ("box_high_mm", 2, 128), ("body_width_mm", 50, 1_000), ("body_depth_mm", 50, 1_000), ("grid", 1, 16),
             ("hidden", 1, 8_192), ("tolerance", 1e-6, 1), ("batch", 1, 100_000),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise UsageError(f"{name} must lie between {low:g} and {high:g}, found {value:g}")
+        )  # fmt: skip
         if self.crop_px < _SMALLEST_CROP_PX:
             raise UsageError(
                 f"a crop of {self.crop_mm:g} mm at {self.scale_mm:g} mm a pixel is too small for the network",

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from lesionary.errors import UsageError
+from lesionary.settings import require_ranges
 from trainers.fit_settings import FitSettings, fit_settings_of
 from trainers.preset_settings import preset_settings
 from trainers.schedule import ScheduleName
@@ -81,15 +81,13 @@ class SsbrSettings:
         """
         # JSON has no tuples.
         object.__setattr__(self, "milestones", tuple(self.milestones))
-        for name, low, high in (
+        require_ranges(
+            self,
             ("volumes_per_step", 1, 100_000), ("slices_per_volume", 3, 1_000), ("distance_weight", 0, 1e6),
             ("hard_share", 0, 1), ("least_interval", 0, 1),
             ("max_volumes", 0, 10**9), ("zoom", 0, 2), ("stretch", 0, 1), ("turn", 0, 2), ("shift", 0, 1),
             ("gain", 0, 1), ("offset", 0, 1),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise UsageError(f"{name} must lie between {low:g} and {high:g}, found {value:g}")
+        )  # fmt: skip
         self.net()
         self.fit()
 

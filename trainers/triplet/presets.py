@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from lesionary.errors import UsageError
+from lesionary.settings import require_ranges
 from trainers.augment import Augmentation
 from trainers.fit_settings import FitSettings, fit_settings_of
 from trainers.preset_settings import preset_settings
@@ -106,13 +107,11 @@ class TripletSettings:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         if self.compare not in {SEQUENCES, GROUPS}:
             raise UsageError(f"compare is {self.compare!r}", next_step=f"choose {SEQUENCES} or {GROUPS}")
-        for name, low, high in (
+        require_ranges(
+            self,
             ("scale_mm", 1, 4), ("sequences", 1, 100_000), ("group", 1, 1_000), ("refinements", 0, 10),
             ("refine_steps", 1, 10**7), ("label_place_weight", 0, 100), ("least_probability", 0, 1),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise UsageError(f"{name} must lie between {low:g} and {high:g}, found {value:g}")
+        )  # fmt: skip
         if self.compare == GROUPS and self.sequences % self.group:
             raise UsageError(
                 f"{self.sequences} sequences do not fall into groups of {self.group}",
