@@ -37,12 +37,14 @@ from ray.train import (
     get_context,
 )
 from ray.train.collective import broadcast_from_rank_zero
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchTrainer, get_device
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lesionary.core_dumps import forbid_core_dumps
 from lesionary.errors import InternalError, LesionaryError
 from lesionary.provenance import require_same_contract, worker_contract
 from trainers.board import Board
+from trainers.node_addresses import NodeTorchConfig
 from trainers.places import StepReport
 from trainers.running import Listener, Outcome, Shelf, outcome_of, take_part
 from trainers.runs import Run
@@ -100,7 +102,9 @@ def train_on_ray(run: Run, workers: Workers, listener: Listener | None = None) -
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     # It may be cut short where a driver was killed, and names checkpoints that were dropped since.
     run.forget_foreign(_RAY_SNAPSHOT)
-    board = ray.remote(num_cpus=0)(Board).remote()
+    # Beside the driver: on another node it could be lost without it.
+    beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = ray.remote(num_cpus=0, scheduling_strategy=beside)(Board).remote()
     threads = workers.threads or _threads_of_each(workers)
     order = _Order(run, threads, board)
     starts = _fit(_trainer(order, workers), order, listener)
@@ -117,7 +121,7 @@ def _trainer(order: _Order, workers: Workers) -> TorchTrainer:
     return TorchTrainer(
         _work,
         train_loop_config={"contract": worker_contract(networks=True), "order": order},
-        torch_config=TorchConfig(backend="nccl" if alone_on_gpu else "gloo"),
+        torch_config=NodeTorchConfig(backend="nccl" if alone_on_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
         ),

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import lzma
 import struct
 import zipfile
 import zlib
@@ -129,7 +130,7 @@ def _mutated_members(data, rng):
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             held = [(name, archive.read(name)) for name in archive.namelist()]
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, RuntimeError, struct.error, zlib.error):
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, RuntimeError, struct.error, zlib.error, lzma.LZMAError):
         return mutated_bytes(data, rng)
     if not held:
         return mutated_bytes(data, rng)

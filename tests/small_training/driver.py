@@ -21,11 +21,11 @@ train(trainer, {lake!r}, Wish(preset="small", run="r1", threads=1, **json.loads(
 """
 
 
-def driver(lake_url, folder, environment=None, **wish):
-    """Start run r1 of the small training, whose workers hang after step 10, once for each folder."""
+def driver(lake_url, folder, environment=None, prefix=(), **wish):
+    """Start run r1 of the small training (behind a prefix), whose last worker hangs after step 10, once in a folder."""
     program = _PROGRAM.format(tests=str(TESTS), lake=lake_url, stopped=str(folder / "stopped"))
     variables = {**(environment or {}), "PYTHONPATH": str(TESTS)}
-    return start_command(json.dumps(wish), cwd=folder, environment=variables, program=program)
+    return start_command(json.dumps(wish), cwd=folder, environment=variables, program=program, prefix=prefix)
 
 
 def killed_at_checkpoint(lake_url, folder, environment=None, **wish):
