@@ -88,7 +88,8 @@ class History:
                 sink,
                 types=np.stack([one.types for one in self.labels]),
                 probability=np.stack([one.probability for one in self.labels]),
-                told=np.array(json.dumps(told)),
+                # As bytes: numpy hands on texts of code points that there are not, which Python's own code trips over.
+                told=np.frombuffer(json.dumps(told).encode(), np.uint8),
             )
 
     @classmethod
@@ -100,15 +101,15 @@ class History:
         """
         try:
             with np.load(folder / HISTORY_FILE, allow_pickle=False) as held:
-                types, probability = held["types"], held["probability"]
-                told = parse_json(str(held["told"]))
+                types, probability, text = held["types"], held["probability"], held["told"]
+                if not all(isinstance(one, np.ndarray) for one in (types, probability, text)) or text.dtype != np.uint8:
+                    # A member of an archive that does not begin as an array comes back as its bytes.
+                    raise _refused(folder)
+                told = parse_json(text.tobytes())
                 records, curve = tuple(map(dict, told["records"])), tuple(map(list, told["curve"]))
                 seconds = float(told["seconds"])
         except (*_UNREADABLE, KeyError, TypeError) as cause:
             raise _refused(folder) from cause
-        if not (isinstance(types, np.ndarray) and isinstance(probability, np.ndarray)):
-            # A member of an archive that does not begin as an array comes back as its bytes.
-            raise _refused(folder)
         if types.dtype != np.int64 or types.shape != probability.shape or types.shape != (len(records), count):
             raise _refused(folder)
         labels = tuple(RoundLabels(at, *pair) for at, pair in enumerate(zip(types, probability, strict=True)))

@@ -160,7 +160,12 @@ def history_seeds() -> list[bytes]:
     for save in (np.savez, np.savez_compressed):
         sink = io.BytesIO()
         told = json.dumps({"records": [{"a": 1}], "curve": [[1, 2.0]], "seconds": 3.5})
-        save(sink, types=np.zeros((1, 3), np.int64), probability=np.ones((1, 3)), told=np.array(told))
+        save(
+            sink,
+            types=np.zeros((1, 3), np.int64),
+            probability=np.ones((1, 3)),
+            told=np.frombuffer(told.encode(), np.uint8),
+        )
         seeds.append(sink.getvalue())
     return seeds
 
