@@ -8,11 +8,6 @@ May import: lesionary, numpy, torch, trainers.
 """
 
 import json
-import lzma
-import struct
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,12 +19,13 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from lesionary.artifacts import atomic_file
+from lesionary.artifacts import atomic_file, atomic_write_bytes
 from lesionary.errors import ArtifactError
 from lesionary.json_text import parse_json
+from trainers.checkpoint import weights_bytes, weights_from_bytes
 from trainers.fitting import Place, StepReport
 
-HISTORY_FILE = "rounds.npz"
+HISTORY_FILE = "rounds.safetensors"
 LABELS_FILE = "labels.arrow"
 
 LABELS_SCHEMA = pa.schema(
@@ -43,12 +39,6 @@ LABELS_SCHEMA = pa.schema(
 """What a training says of its lesions; the command takes it into the lake's table of labels."""
 
 _STEP = "step"
-# What numpy, zipfile and Python's tokenizer (for an array's header) raise for an archive that is damaged, encrypted, or
-# packed in another way.
-_UNREADABLE = (
-    OSError, ValueError, EOFError, OverflowError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error,
-    lzma.LZMAError, struct.error, tokenize.TokenError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +73,13 @@ class History:
     def write(self, folder: Path) -> None:
         """Into a checkpoint's folder."""
         told = {"records": self.records, "curve": self.curve, "seconds": self.seconds}
-        with atomic_file(folder / HISTORY_FILE) as sink:
-            np.savez(
-                sink,
-                types=np.stack([one.types for one in self.labels]),
-                probability=np.stack([one.probability for one in self.labels]),
-                # As bytes: numpy hands on texts of code points that there are not, which Python's own code trips over.
-                told=np.frombuffer(json.dumps(told).encode(), np.uint8),
-            )
+        tensors = {
+            "types": np.stack([one.types for one in self.labels]),
+            "probability": np.stack([one.probability for one in self.labels]),
+            "told": np.frombuffer(bytearray(json.dumps(told).encode()), np.uint8),
+        }
+        content = weights_bytes({name: torch.from_numpy(values) for name, values in tensors.items()})
+        atomic_write_bytes(folder / HISTORY_FILE, content)
 
     @classmethod
     def read(cls, folder: Path, count: int) -> "History":
@@ -100,19 +89,19 @@ class History:
             ArtifactError: the file is not there, or not of so many lesions.
         """
         try:
-            with np.load(folder / HISTORY_FILE, allow_pickle=False) as held:
-                types, probability, text = held["types"], held["probability"], held["told"]
-                if not all(isinstance(one, np.ndarray) for one in (types, probability, text)) or text.dtype != np.uint8:
-                    # A member of an archive that does not begin as an array comes back as its bytes.
-                    raise _refused(folder)
-                told = parse_json(text.tobytes())
-                records, curve = tuple(map(dict, told["records"])), tuple(map(list, told["curve"]))
-                seconds = float(told["seconds"])
-        except (*_UNREADABLE, KeyError, TypeError) as cause:
+            held = weights_from_bytes((folder / HISTORY_FILE).read_bytes(), f"checkpoint {folder.name}")
+            types, probability = held["types"], held["probability"]
+            told = parse_json(held["told"].numpy().tobytes())
+            records, curve = tuple(map(dict, told["records"])), tuple(map(list, told["curve"]))
+            seconds = float(told["seconds"])
+        except (ArtifactError, OSError, ValueError, OverflowError, KeyError, TypeError) as cause:
             raise _refused(folder) from cause
-        if types.dtype != np.int64 or types.shape != probability.shape or types.shape != (len(records), count):
+        if (types.dtype, probability.dtype) != (torch.int64, torch.float64):
             raise _refused(folder)
-        labels = tuple(RoundLabels(at, *pair) for at, pair in enumerate(zip(types, probability, strict=True)))
+        if types.shape != probability.shape or types.shape != (len(records), count):
+            raise _refused(folder)
+        pairs = zip(types.numpy(), probability.numpy(), strict=True)
+        labels = tuple(RoundLabels(at, *pair) for at, pair in enumerate(pairs))
         return cls(labels, records, curve, seconds)
 
 

@@ -5,8 +5,10 @@ import io
 import json
 import lzma
 import struct
+import tempfile
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +32,7 @@ from trainers.checkpoint import (
     unpack_training,
     weights_bytes,
 )  # fmt: skip
-from trainers.rounds import HISTORY_FILE, History
+from trainers.rounds import HISTORY_FILE, History, RoundLabels
 from trainers.weights import load_weights_bytes
 
 _TYPES = (
@@ -145,7 +147,7 @@ def _mutated_members(data, rng):
 
 
 def run_history(data: bytes) -> None:
-    """What a checkpoint keeps of earlier rounds, as numpy's archive."""
+    """What a checkpoint keeps of earlier rounds."""
     scratch_file(HISTORY_FILE, data)
     try:
         found = History.read(scratch(), 3)
@@ -156,17 +158,13 @@ def run_history(data: bytes) -> None:
 
 
 def history_seeds() -> list[bytes]:
+    first = RoundLabels(0, np.zeros(3, np.int64), np.ones(3))
+    second = RoundLabels(1, np.array([2, -1, 0]), np.array([0.5, 0.0, 1.0]))
     seeds = []
-    for save in (np.savez, np.savez_compressed):
-        sink = io.BytesIO()
-        told = json.dumps({"records": [{"a": 1}], "curve": [[1, 2.0]], "seconds": 3.5})
-        save(
-            sink,
-            types=np.zeros((1, 3), np.int64),
-            probability=np.ones((1, 3)),
-            told=np.frombuffer(told.encode(), np.uint8),
-        )
-        seeds.append(sink.getvalue())
+    for labels in ((first,), (first, second)):
+        with tempfile.TemporaryDirectory() as folder:
+            History(labels, tuple({"a": one.number} for one in labels), ([1, 2.0],), 3.5).write(Path(folder))
+            seeds.append(Path(folder, HISTORY_FILE).read_bytes())
     return seeds
 
 
