@@ -49,7 +49,7 @@ ENTRIES = {
     "records": Entry("fuzz.json_targets", ("lesionary.lake", "lesionary.models", "lesionary.caches", "trainers.runs")),
     "checkpoint": Entry("fuzz.artifact_targets", ("trainers.checkpoint",)),
     "weights": Entry("fuzz.artifact_targets", ("trainers.weights", "torch._weights_only_unpickler")),
-    "history": Entry("fuzz.artifact_targets", ("trainers.rounds", "zipfile", "numpy.lib._format_impl")),
+    "history": Entry("fuzz.artifact_targets", ("trainers.rounds", "trainers.checkpoint", "json.decoder")),
     "vectors": Entry("fuzz.artifact_targets", ("store.feature_files",)),
     "condition": Entry("fuzz.engine_targets", ("store.conditions",)),
     "supervised": Entry("fuzz.engine_targets", ("etl.supervision",)),
