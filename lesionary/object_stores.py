@@ -10,6 +10,7 @@ import contextlib
 import os
 import random
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,8 +26,10 @@ from lesionary.settings import require_ranges, resolve
 
 Result = TypeVar("Result")
 
+BLOCK_BYTES = 8 << 20
+"""What is copied at a time."""
+
 _LONGEST_PAUSE_S = 2.0
-_BLOCK_BYTES = 8 << 20
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _A_STORE_SPEAKS = re.compile(r"AWS Error|Generic (S3|GCS|MicrosoftAzure) error|google::cloud|Azure|Error performing")
 
@@ -210,8 +213,7 @@ def upload_file(source: Path, filesystem: fs.FileSystem, path: str) -> None:
 
     def put() -> None:
         with source.open("rb") as stream, whole_object(filesystem, path) as sink:
-            while block := stream.read(_BLOCK_BYTES):
-                sink.write(block)
+            shutil.copyfileobj(stream, sink, BLOCK_BYTES)
 
     persistently(filesystem, put)
 

@@ -13,13 +13,12 @@ import pyarrow as pa
 from pyarrow import fs
 
 from lesionary.artifacts import atomic_file
-from lesionary.object_stores import persistently
+from lesionary.object_stores import BLOCK_BYTES, persistently
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _BUFFER_BYTES = 1 << 16
-_BLOCK_BYTES = 8 << 20
 
 
 class RemoteFile(io.RawIOBase):
@@ -114,4 +113,4 @@ def download_file(filesystem: fs.FileSystem, path: str, target: Path) -> None:
         UnwritableError: this machine's disk does not take it.
     """
     with open_remote(filesystem, path) as source, atomic_file(target) as sink:
-        shutil.copyfileobj(source, sink, _BLOCK_BYTES)
+        shutil.copyfileobj(source, sink, BLOCK_BYTES)

@@ -74,12 +74,11 @@ class History:
         """Into a checkpoint's folder."""
         told = {"records": self.records, "curve": self.curve, "seconds": self.seconds}
         tensors = {
-            "types": np.stack([one.types for one in self.labels]),
-            "probability": np.stack([one.probability for one in self.labels]),
-            "told": np.frombuffer(bytearray(json.dumps(told).encode()), np.uint8),
+            "types": torch.from_numpy(np.stack([one.types for one in self.labels])),
+            "probability": torch.from_numpy(np.stack([one.probability for one in self.labels])),
+            "told": torch.frombuffer(bytearray(json.dumps(told).encode()), dtype=torch.uint8),
         }
-        content = weights_bytes({name: torch.from_numpy(values) for name, values in tensors.items()})
-        atomic_write_bytes(folder / HISTORY_FILE, content)
+        atomic_write_bytes(folder / HISTORY_FILE, weights_bytes(tensors))
 
     @classmethod
     def read(cls, folder: Path, count: int) -> "History":

@@ -233,13 +233,7 @@ class Run:
         return fetched
 
     def _read_checked(self, path: str, digest: str | None) -> bytes:
-        try:
-            data = read_object(self.location.filesystem, self.location.join(path))
-        except OSError as cause:
-            if is_of_a_store(cause):
-                # Nothing is damaged: the run can be gone on with.
-                raise
-            raise self._damaged(path) from cause
+        data = self._content(path)
         if hashlib.sha256(data).hexdigest() != digest:
             raise self._damaged(path)
         return data
@@ -340,15 +334,21 @@ class Run:
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
-            value = parse_json(read_object(self.location.filesystem, self.location.join(name), _MAX_JSON_BYTES))
-        except (OSError, ValueError) as cause:
-            if is_of_a_store(cause):
-                # Nothing is damaged: the run can be gone on with.
-                raise
+            value = parse_json(self._content(name, _MAX_JSON_BYTES))
+        except ValueError as cause:
             raise self._damaged(name) from cause
         if not isinstance(value, dict):
             raise self._damaged(name)
         return value
+
+    def _content(self, name: str, at_most: int | None = None) -> bytes:
+        try:
+            return read_object(self.location.filesystem, self.location.join(name), at_most)
+        except OSError as cause:
+            if is_of_a_store(cause):
+                # Nothing is damaged: the run can be gone on with.
+                raise
+            raise self._damaged(name) from cause
 
     def _write(self, name: str, value: Mapping[str, Any]) -> None:
         try:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lesionary.errors import ArtifactError, UsageError
+from lesionary.settings import require_ranges
 from trainers.backbones import make_backbone
 from trainers.checkpoint import fill_module, weights_from_bytes
 
@@ -47,8 +48,7 @@ class NetSettings:
         """
         if self.network not in NETWORKS:
             raise UsageError(f"there is no network {self.network}", next_step=f"known are {', '.join(NETWORKS)}")
-        if not 32 <= self.input_px <= 1024:
-            raise UsageError(f"input_px must lie between 32 and 1024, found {self.input_px}")
+        require_ranges(self, ("input_px", 32, 1024))
         if not self.window_low_hu < self.window_high_hu:
             raise UsageError(f"the window {self.window_low_hu:g} to {self.window_high_hu:g} HU is empty")
         if not self.score_scale > 0:
