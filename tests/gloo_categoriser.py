@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from gloo_worker import GlooPlace
+from gloo_worker import GlooPlace, leave
 from small_categories import TINY
 
 from trainers.categoriser.loop import train
@@ -23,3 +23,4 @@ def main(rank, world, meeting, folder, patches):
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), sys.argv[5])
+    leave()

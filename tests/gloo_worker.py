@@ -1,6 +1,7 @@
 """One of several workers of a training run, as a process: rank, workers, meeting point, folder, spoilt step or -1."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -32,6 +33,16 @@ class Spoilt(SmallLearner):
         return made
 
 
+def leave():
+    """End this process, which did all it was to do.
+
+    PyTorch keeps Gloo's threads once gradients were averaged; one that wants the interpreter while it is taken down
+    aborts the process. Ray's workers leave like this as well.
+    """
+    sys.stderr.flush()
+    os._exit(0)
+
+
 def main(rank, world, meeting, folder, spoilt_step):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
@@ -48,3 +59,4 @@ def main(rank, world, meeting, folder, spoilt_step):
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), int(sys.argv[5]))
+    leave()

@@ -101,7 +101,9 @@ class _Run:
         self.learner.train()
         self.named = {name: one for name, one in learner.named_parameters() if one.requires_grad}
         self.optimizer = _optimizer(settings, list(self.named.values()))
-        self.prefetcher = Prefetcher(lambda step: learner.batch(step, self.share), place.device)
+        # Not `self`: a run that refers to itself keeps its network's copies and buffers until Python collects cycles.
+        share = self.share
+        self.prefetcher = Prefetcher(lambda step: learner.batch(step, share), place.device)
         self.curve: Curve = []
         self.window: dict[str, list[float]] = {}
         self.seconds_before = 0.0

@@ -1,10 +1,12 @@
 """The training loop: exact, resumable, the same for any number of workers, and it stops when numbers run out."""
 
+import gc
 import json
 import math
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -366,6 +368,18 @@ def test_weights_that_run_out_are_never_saved(tmp_path):
         fit(Exploding(), settings(checkpoint_every=1), Alone(tmp_path, "cpu"))
 
     assert Alone(tmp_path, "cpu").latest() is None
+
+
+def test_what_a_training_held_is_free_as_soon_as_it_ended():
+    learner = SmallLearner()
+    held = weakref.ref(learner)
+    gc.disable()
+    try:
+        fit(learner, settings(), Alone(device="cpu"))
+        del learner
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 # --- several workers
